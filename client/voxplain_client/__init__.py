@@ -1,0 +1,1 @@
+"""The client: typed calls, the `voxplain` command, NIfTI in and out, pictures."""

@@ -1,0 +1,1 @@
+"""The contract as Python sees it, shared by client and server."""

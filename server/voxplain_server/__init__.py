@@ -1,0 +1,1 @@
+"""The server: a gRPC front without torch, and compute workers with it."""

@@ -1,0 +1,1 @@
+"""What answers: engines score perturbed cases, or differentiate the twin."""

@@ -1,0 +1,83 @@
+"""The seam between methods and whatever computes: two small Protocols.
+
+What every Evaluator promises (tests/server/engines/test_engine_promises.py holds them to it):
+
+- scores come back in the order of the perturbations, one float64 for each;
+- the score of an empty perturbation equals the base score of the same engine within one float32 spacing;
+- equal calls (same perturbations, same batch size, same threads) give equal bytes;
+- rows do not depend on what else is in the call beyond the batch size; the last batch is filled up, not cut;
+- it looks at `cancelled` between batches and raises Cancelled;
+- memory does not grow with the number of perturbations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from voxplain_server.engines.perturbation import Perturbation
+from voxplain_server.models.case import Case
+from voxplain_server.models.score import Score
+
+if TYPE_CHECKING:
+    import torch
+
+Cancelled = Callable[[], bool]
+"""Asked between batches; True: stop now."""
+
+
+class Evaluator(Protocol):
+    """Scores perturbed cases."""
+
+    @property
+    def name(self) -> str:
+        """Stable name that stands in plans and records, for example "onnxruntime-cpu"."""
+
+    def answer(self, case: Case) -> npt.NDArray[np.float32]:
+        """The model's raw answer on the unperturbed case at OutputSpec.score_name, batch axis of 1 included."""
+
+    def scores(
+        self,
+        case: Case,
+        score: Score,
+        perturbations: Sequence[Perturbation],
+        *,
+        batch_size: int,
+        cancelled: Cancelled,
+    ) -> npt.NDArray[np.float64]:
+        """Score perturbed cases, `batch_size` in one pass (1 where the model's batch is fixed).
+
+        Returns:
+            (len(perturbations),) float64.
+
+        Raises:
+            voxplain.errors.Cancelled: `cancelled()` became true; nothing is returned.
+        """
+
+
+class Differentiable(Protocol):
+    """Gives the twin, wrapped so that gradients belong to volumes."""
+
+    @property
+    def name(self) -> str:
+        """Stable name, for example "torch-cpu"."""
+
+    @property
+    def batched(self) -> bool:
+        """Whether several cases may be stacked on axis 0; False: only one at a time."""
+
+    def scored(self, score: Score) -> torch.nn.Module:
+        """A module whose forward takes one tensor (batch, *spatial) for each modality and gives the score (batch,).
+
+        Layout (channels, slices, repetition) happens inside, so a gradient with respect to an argument has the shape of a
+        volume. Every non-linearity is a module of its own. Its parameters need no gradient.
+        """
+
+    def tensors(self, volumes: Sequence[npt.NDArray[np.float32]]) -> tuple[torch.Tensor, ...]:
+        """Volumes as the arguments of `scored`, (1, *spatial) each, on the engine's device and in its precision."""
+
+    def layer(self, score: Score, value_name: str) -> torch.nn.Module:
+        """The submodule of `scored(score)` that makes an ONNX value. Raises KeyError for an unknown one."""

@@ -1,0 +1,1 @@
+"""What is switched off together: grids, supervoxels, modalities, label maps."""

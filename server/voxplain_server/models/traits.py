@@ -1,0 +1,40 @@
+"""What checking a model's graph has shown: which methods can work on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTraits:
+    """Facts about the graph that decide which methods work.
+
+    Attributes:
+        unsupported_operators: ONNX operators that the twin cannot read; not empty: there is no twin.
+        twin_parity: largest relative difference between twin and ONNX Runtime on probe inputs; None without a twin.
+        has_relu: whether guided backpropagation has something to act on.
+        cam_layers: every ONNX value that Grad-CAM could read, in the graph's order.
+        default_cam_layers: those it reads by default, one for each branch; empty: no convolution layer.
+        deep_lift_rule_missing: non-linear operators for which DeepLIFT falls back to the gradient.
+        has_max_pool: whether the graph pools by maxima.
+        evaluation_seconds: measured time of one evaluation on this host.
+        background_cases: background cases held by the bundle.
+    """
+
+    unsupported_operators: tuple[str, ...] = ()
+    twin_parity: float | None = None
+    has_relu: bool = False
+    cam_layers: tuple[str, ...] = ()
+    default_cam_layers: tuple[str, ...] = ()
+    deep_lift_rule_missing: tuple[str, ...] = ()
+    has_max_pool: bool = False
+    evaluation_seconds: float = 0.0
+    background_cases: int = 0
+
+    PARITY_BOUND: ClassVar[float] = 1e-4
+
+    @property
+    def has_twin(self) -> bool:
+        """Whether gradient methods can be trusted to explain the file that is served."""
+        return self.twin_parity is not None and self.twin_parity <= self.PARITY_BOUND

@@ -1,0 +1,1 @@
+"""What operators and auditors see: Prometheus, the record, logs without patient data."""

@@ -1,0 +1,1 @@
+"""The gRPC front: receive, run, send, explain, catalog, health."""

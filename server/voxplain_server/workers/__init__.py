@@ -1,0 +1,1 @@
+"""Compute processes: spawned, leased, cancelled, replaced."""
