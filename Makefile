@@ -1,0 +1,53 @@
+# voxplain: everything a newcomer types. `make help` lists it.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+CONTRACT := $(wildcard proto/voxplain/*/*.proto proto/voxplain/*/*/*.proto)
+# onnxruntime-gpu also holds the CPU provider; EXTRA=server-cpu takes the small wheel instead.
+EXTRA ?= server
+
+.DEFAULT_GOAL := help
+.PHONY: help setup stubs lint types floors contract unit test bench demo clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(READY) ## Make .venv with voxplain and all that develops it
+
+$(READY): pyproject.toml constraints.txt hatch_build.py proto/generate.py $(CONTRACT)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA),dev]'
+	touch $(READY)
+
+stubs: setup ## Make the Python stubs from proto/ anew
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python proto/generate.py
+
+lint: setup ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## mypy --strict
+	$(BIN)/mypy proto/python/voxplain server client tests examples hatch_build.py proto/generate.py
+
+floors: setup ## import-linter: who may import whom
+	$(BIN)/lint-imports
+
+contract: setup ## buf: lint, format, and no break of the released contract
+	cd proto && $(abspath $(BIN))/buf lint
+	cd proto && $(abspath $(BIN))/buf format --diff --exit-code
+	cd proto && $(abspath $(BIN))/buf breaking --against released/voxplain-v1.json
+
+unit: setup ## pytest alone
+	$(BIN)/python -m pytest
+
+test: lint types floors contract unit ## All that must hold: the one command before a commit
+
+bench: setup ## Measure speed and memory beside their bounds; writes docs/benchmarks.md and bench.json (45 minutes)
+	$(BIN)/python -m tests.benchmarks
+
+demo: setup ## Start a server, explain one synthetic case by all methods, and look at it: demo-out/overview.png
+	$(BIN)/python -m examples.glioma_demo.demo --out demo-out
+
+clean: ## Remove what make made
+	rm -rf $(VENV) demo-out build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
