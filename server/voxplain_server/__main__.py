@@ -1,0 +1,38 @@
+"""The command `voxplain-server`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from voxplain_server.settings import SettingsRefused, read_settings
+
+
+def main() -> int:
+    """Serve, or with `check DIR` report on bundles. Returns the exit status: 2 for settings that cannot be."""
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["check"]:
+        return _check(arguments[1:])
+    try:
+        settings = read_settings(arguments, os.environ)
+    except SettingsRefused as refused:
+        sys.stderr.write(f"voxplain-server: {refused}\n")
+        return 2
+    from voxplain_server.app import serve
+
+    return serve(settings)
+
+
+def _check(arguments: list[str]) -> int:
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        sys.stderr.write("usage: voxplain-server check DIR\n")
+        return 2
+    # The report loads models; whoever serves must not pay for that import.
+    from voxplain_server.workers.check_report import main as report
+
+    return report(Path(arguments[0]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,177 @@
+"""Everything an operator can set: arguments first, then VOXPLAIN_* variables, then safe defaults."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
+
+
+class SettingsRefused(ValueError):
+    """A setting that cannot be; the message names it and the remedy."""
+
+
+def _setting(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one call, and all calls together, may take. Each is an argument: max_tensors is --max-tensors."""
+
+    max_declared_bytes: int = _setting(2 * GIB, "bytes of all tensors of one call")
+    max_in_flight_bytes: int = _setting(8 * GIB, "bytes reserved by all calls together, inputs and maps to come")
+    max_tensors: int = _setting(256, "tensors of one call")
+    max_chunks: int = _setting(100_000, "chunks of one call")
+    max_checkpoint_bytes: int = _setting(2 * MIB, "bytes of a checkpoint that a client hands back")
+    max_evaluations: int = _setting(10_000_000, "evaluations that one method may plan")
+    first_message_seconds: float = _setting(10.0, "seconds within which the spec must come")
+    upload_grace_seconds: float = _setting(30.0, "seconds that an upload may take beyond its minimum rate")
+    min_upload_bytes_per_second: float = _setting(64 * 1024.0, "slowest upload, on average, in bytes per second")
+    send_stall_seconds: float = _setting(120.0, "seconds that a client may leave one message unread")
+    queue_length: int = _setting(32, "calls that may wait besides those that compute")
+    job_seconds: float = _setting(6 * 3600.0, "seconds of compute after which a job is ended")
+    loaded_models: int = _setting(4, "models that one worker keeps loaded")
+    drain_seconds: float = _setting(25.0, "seconds that running calls get to end after SIGTERM")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What `voxplain-server` was told.
+
+    Attributes:
+        models: folder of model bundles.
+        host: address that all ports bind to.
+        port, health_port, metrics_port: TCP ports, 0: any free one.
+        workers: compute processes.
+        threads_per_worker: compute threads of each.
+        reflection: whether the service describes itself to generic clients.
+        insecure: whether plaintext may leave this host.
+        limits: what calls may take.
+    """
+
+    models: Path
+    host: str = "127.0.0.1"
+    port: int = 50051
+    health_port: int = 50052
+    metrics_port: int = 9464
+    workers: int = 1
+    threads_per_worker: int = 1
+    reflection: bool = False
+    insecure: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+def available_cpus(cgroup: Path = CGROUP_CPU) -> int:
+    """Processors that this process may use: its affinity, cut by the container's quota (cgroup v2); at least 1."""
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = cgroup.read_text().split()
+        if quota != "max":
+            allowed = min(allowed, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return max(1, allowed)
+    return max(1, allowed)
+
+
+def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """Read settings; `--max-tensors 8` wins over VOXPLAIN_MAX_TENSORS=8.
+
+    Raises:
+        SettingsRefused: a value cannot be, or plaintext would leave the host without --insecure.
+        SystemExit: arguments that argparse refuses, and --help.
+    """
+    parser = _parser(environ)
+    given = parser.parse_args(list(argv))
+    limits = Limits(**{each.name: getattr(given, each.name) for each in fields(Limits)})
+    if given.models is None:
+        raise SettingsRefused("name the folder of models: --models DIR or VOXPLAIN_MODELS")
+    settings = Settings(
+        models=given.models,
+        host=given.host,
+        port=given.port,
+        health_port=given.health_port,
+        metrics_port=given.metrics_port,
+        workers=given.workers,
+        threads_per_worker=given.threads_per_worker or max(1, available_cpus() // max(1, given.workers)),
+        reflection=given.reflection,
+        insecure=given.insecure,
+        limits=limits,
+    )
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    if not settings.models.is_dir():
+        raise SettingsRefused("--models must name a folder that exists")
+    if settings.workers < 1:
+        raise SettingsRefused("--workers must be at least 1")
+    if settings.threads_per_worker < 1:
+        raise SettingsRefused("--threads-per-worker must be at least 1")
+    for name in ("port", "health_port", "metrics_port"):
+        if not 0 <= getattr(settings, name) <= 65535:
+            raise SettingsRefused(f"--{name.replace('_', '-')} must lie between 0 and 65535")
+    for each in fields(Limits):
+        value = getattr(settings.limits, each.name)
+        if not value >= 0 or (value == 0 and each.name != "queue_length"):
+            raise SettingsRefused(f"--{each.name.replace('_', '-')} must be greater than 0")
+    if not settings.insecure and not _is_loopback(settings.host):
+        raise SettingsRefused(
+            "patient volumes would leave this host in plaintext: bind --host 127.0.0.1, or say --insecure where the network "
+            "itself is encrypted"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="voxplain-server",
+        description="Serve explanations of the models in a folder. Every argument is also a variable: --max-tensors is "
+        "VOXPLAIN_MAX_TENSORS. `voxplain-server check DIR` tells what bundles can do.",
+    )
+
+    def add(name: str, convert: Callable[[str], Any], default: Any, text: str) -> None:
+        variable = f"VOXPLAIN_{name.upper()}"
+        # argparse converts a default that is text, and then names the argument in its message.
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=convert,
+            default=environ.get(variable, default),
+            help=text if default is None else f"{text} (default {default})",
+        )
+
+    add("models", Path, None, "folder of model bundles, <name>/<version>/")
+    add("host", str, "127.0.0.1", "address to bind")
+    add("port", int, 50051, "port of the service; 0: any free one")
+    add("health_port", int, 50052, "port of grpc.health.v1; 0: any free one")
+    add("metrics_port", int, 9464, "port of Prometheus metrics; 0: any free one")
+    add("workers", int, 1, "compute processes")
+    add("threads_per_worker", int, None, "compute threads of each worker (default: the container's processors, divided)")
+    for name, text in (
+        ("reflection", "let generic clients ask for the contract"),
+        ("insecure", "let plaintext leave this host: only where the network is encrypted by other means"),
+    ):
+        on = environ.get(f"VOXPLAIN_{name.upper()}", "").lower() in ("1", "true", "yes")
+        parser.add_argument(f"--{name}", action="store_true", default=on, help=text)
+    for each in fields(Limits):
+        if each.default is not MISSING:
+            add(each.name, type(each.default), each.default, each.metadata["help"])
+    return parser

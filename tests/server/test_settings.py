@@ -1,0 +1,74 @@
+"""Settings come from arguments, then variables, then defaults that are safe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from voxplain_server.settings import Limits, SettingsRefused, available_cpus, read_settings
+
+
+def test_arguments_win_over_variables_and_variables_over_defaults(tmp_path: Path) -> None:
+    environ = {"VOXPLAIN_MODELS": str(tmp_path), "VOXPLAIN_PORT": "1234", "VOXPLAIN_MAX_TENSORS": "7"}
+    settings = read_settings(["--port", "0"], environ)
+    assert (settings.models, settings.port, settings.health_port) == (tmp_path, 0, 50052)
+    assert settings.limits.max_tensors == 7
+    assert settings.limits.max_chunks == Limits().max_chunks
+    assert settings.host == "127.0.0.1"
+    assert not settings.reflection
+
+
+def test_flags_can_be_set_by_variables(tmp_path: Path) -> None:
+    assert read_settings(["--models", str(tmp_path)], {"VOXPLAIN_REFLECTION": "true"}).reflection
+    assert not read_settings(["--models", str(tmp_path)], {"VOXPLAIN_REFLECTION": "0"}).reflection
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "10.1.2.3", "::", "somewhere.example"])
+def test_plaintext_leaves_the_host_only_when_told_so(tmp_path: Path, host: str) -> None:
+    with pytest.raises(SettingsRefused, match="insecure"):
+        read_settings(["--models", str(tmp_path), "--host", host], {})
+    assert read_settings(["--models", str(tmp_path), "--host", host, "--insecure"], {}).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.1.2.3"])
+def test_loopback_needs_no_flag(tmp_path: Path, host: str) -> None:
+    assert read_settings(["--models", str(tmp_path), "--host", host], {}).host == host
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--workers", "0"], "--workers"),
+        (["--threads-per-worker", "-1"], "--threads-per-worker"),
+        (["--port", "70000"], "--port"),
+        (["--max-tensors", "0"], "--max-tensors"),
+        (["--queue-length", "-1"], "--queue-length"),
+        (["--first-message-seconds", "nan"], "--first-message-seconds"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(tmp_path: Path, arguments: list[str], named: str) -> None:
+    with pytest.raises(SettingsRefused, match=named):
+        read_settings(["--models", str(tmp_path), *arguments], {})
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsRefused, match="--models"):
+        read_settings(["--models", str(tmp_path / "nothing")], {})
+    with pytest.raises(SettingsRefused, match="--models"):
+        read_settings([], {})
+
+
+def test_threads_default_to_the_processors_divided_by_the_workers(tmp_path: Path) -> None:
+    cpus = available_cpus()
+    assert read_settings(["--models", str(tmp_path)], {}).threads_per_worker == cpus
+    assert read_settings(["--models", str(tmp_path), "--workers", "64"], {}).threads_per_worker == max(1, cpus // 64)
+
+
+def test_a_containers_quota_bounds_the_processors(tmp_path: Path) -> None:
+    quota = tmp_path / "cpu.max"
+    quota.write_text("100000 100000\n")
+    assert available_cpus(quota) == 1
+    quota.write_text("50000 100000\n")
+    assert available_cpus(quota) == 1
+    quota.write_text("max 100000\n")
+    assert available_cpus(quota) == available_cpus(tmp_path / "not there")
