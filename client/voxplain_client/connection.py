@@ -1,0 +1,25 @@
+"""How a client reaches its server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+DEFAULT_SERVER = "127.0.0.1:50051"
+
+EXPLAIN_PATH = "/voxplain.v1.ExplainService/Explain"
+"""Called with identity serializers: protobuf would copy every chunk twice more."""
+
+# Without keepalive a peer that vanished is found after two hours.
+CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+
+def server_address(server: str | None) -> str:
+    """HOST:PORT: the argument, else the variable VOXPLAIN_SERVER, else 127.0.0.1:50051."""
+    return server or os.environ.get("VOXPLAIN_SERVER") or DEFAULT_SERVER
