@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
 from voxplain_server.features.feature_set import FeatureSet
 
 Maps = tuple[npt.NDArray[np.float64], ...]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import Message
+
 from voxplain_server.engines.engine import Cancelled, Differentiable
+from voxplain_server.features.feature_cache import FeatureCache
 from voxplain_server.methods.estimate import Estimate
 from voxplain_server.methods.plan import Plan
 from voxplain_server.models.case import Case
@@ -61,6 +63,7 @@ class Setting:
         key: the method's key in the call.
         traits: facts about the model's graph.
         block_size: evaluations in one block.
+        features: groupings already made for this case; one for all methods of a call saves their supervoxels.
     """
 
     case: Case
@@ -71,6 +74,7 @@ class Setting:
     key: str
     traits: ModelTraits
     block_size: int
+    features: FeatureCache = field(default_factory=FeatureCache)
 
 
 @runtime_checkable

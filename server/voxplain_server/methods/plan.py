@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from voxplain_server.engines.perturbation import Perturbation
+
+MAX_EVALUATIONS = 1 << 24
+"""Longest plan: its scores take 128 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +29,11 @@ class Block:
 
 
 class Plan(Protocol):
-    """A pure function from index to perturbation, the same on every worker."""
+    """A pure function from index to perturbation, the same on every worker.
+
+    What changes nothing costs nothing and is exact: whoever evaluates a plan asks the model only where `unchanged` is
+    False. Where it is True the score is the base score itself, bit for bit, so that differences are exactly zero.
+    """
 
     @property
     def evaluations(self) -> int:
@@ -36,6 +46,10 @@ class Plan(Protocol):
     @property
     def features(self) -> int | None:
         """How many features are switched, for methods that have them."""
+
+    @property
+    def unchanged(self) -> npt.NDArray[np.bool_]:
+        """(evaluations,) True where the perturbed case equals the case: no evaluation, the score is the base score."""
 
     def perturbation(self, index: int) -> Perturbation:
         """The perturbation at an index."""
