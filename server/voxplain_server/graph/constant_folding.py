@@ -51,6 +51,7 @@ def fold(node: onnx.NodeProto, inputs: Mapping[str, Array], *, opset: int) -> li
     """The outputs of `node` for constant `inputs`; None where they are too large, unknown in size, or cannot be computed."""
     if node.op_type in _NEVER_FOLDED or not _is_small_enough(node, inputs, opset=opset):
         return None
+    # A reference kernel may fail in any way; the operator then stays in the graph.
     try:
         evaluator = onnx.reference.ReferenceEvaluator(node, opsets={"": opset})
         results = evaluator.run(None, dict(inputs))
@@ -76,9 +77,7 @@ def part_of_shape(node: onnx.NodeProto, shape: Shape, inputs: Sequence[Array | N
 
 def _is_small_enough(node: onnx.NodeProto, inputs: Mapping[str, Array], *, opset: int) -> bool:
     tensors = {name: _tensor(value) for name, value in inputs.items()}
-    types = {
-        name: onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims) for name, tensor in tensors.items()
-    }
+    types = {name: onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims) for name, tensor in tensors.items()}
     small = {name: tensor for name, tensor in tensors.items() if inputs[name].size <= 1024}
     try:
         outputs = onnx.shape_inference.infer_node_outputs(

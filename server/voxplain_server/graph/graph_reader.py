@@ -10,6 +10,7 @@ import onnx.shape_inference
 
 from voxplain_server.graph.constant_folding import constant_of, fold, part_of_shape
 from voxplain_server.graph.onnx_graph import Array, Graph, Node, Shape
+from voxplain_server.graph.unsupported_operator import UnsupportedOperator
 
 _MAX_ROUNDS = 8
 """Each round of folding may let shape inference see further; real exports settle after two or three."""
@@ -25,11 +26,11 @@ def read_graph(model: onnx.ModelProto) -> Graph:
 class _Reading:
     def __init__(self, model: onnx.ModelProto) -> None:
         proto = model.graph
+        if proto.sparse_initializer:
+            raise UnsupportedOperator(("sparse initializer",))
         self._model = model
         self._opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
-        self._constants: dict[str, Array] = {
-            tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.initializer
-        }
+        self._constants: dict[str, Array] = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.initializer}
         self._inputs = [value for value in proto.input if value.name not in self._constants]
         self._outputs = tuple(value.name for value in proto.output)
         self._nodes: list[onnx.NodeProto] = list(proto.node)
@@ -48,9 +49,9 @@ class _Reading:
         used = {value for node in nodes for value in node.input} | set(self._outputs)
         constants = {name: value for name, value in self._constants.items() if name in used}
         shapes = dict(self._shapes) | {name: tuple(value.shape) for name, value in constants.items()}
-        types = {
-            name: np.dtype(onnx.helper.tensor_dtype_to_np_dtype(code)) for name, code in self._types.items() if code
-        } | {name: value.dtype for name, value in constants.items()}
+        types = {name: np.dtype(onnx.helper.tensor_dtype_to_np_dtype(code)) for name, code in self._types.items() if code} | {
+            name: value.dtype for name, value in constants.items()
+        }
         return Graph(
             inputs=tuple(value.name for value in self._inputs),
             outputs=self._outputs,
@@ -72,15 +73,9 @@ class _Reading:
             for name, value in constants.items()
             if value.size > _SMALL
         ]
-        proto = onnx.helper.make_graph(
-            self._nodes, "shapes", [*self._inputs, *large], list(self._model.graph.output), small
-        )
-        skeleton = onnx.helper.make_model(
-            proto, opset_imports=self._model.opset_import, ir_version=self._model.ir_version
-        )
-        inferred = onnx.shape_inference.infer_shapes(
-            skeleton, check_type=False, strict_mode=False, data_prop=True
-        ).graph
+        proto = onnx.helper.make_graph(self._nodes, "shapes", [*self._inputs, *large], list(self._model.graph.output), small)
+        skeleton = onnx.helper.make_model(proto, opset_imports=self._model.opset_import, ir_version=self._model.ir_version)
+        inferred = onnx.shape_inference.infer_shapes(skeleton, check_type=False, strict_mode=False, data_prop=True).graph
         for info in (*inferred.input, *inferred.value_info, *inferred.output):
             tensor = info.type.tensor_type
             self._types[info.name] = tensor.elem_type
@@ -149,9 +144,7 @@ class _Reading:
             case "Identity":
                 return True
             case "Dropout":
-                training = (
-                    self._constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.array(False)
-                )
+                training = self._constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.array(False)
                 mask_is_read = len(node.output) > 1 and any(node.output[1] in other.input for other in self._nodes)
                 return training is not None and not np.any(training) and not mask_is_read
             case "CastLike":

@@ -1,7 +1,6 @@
 """Builders of operators that become a layer of torch: normalisations, linear layers, activations with weights."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -141,7 +140,3 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     if bias is not None:
         module.bias = frozen(bias)
     return module
-
-
-def _sizes(values: Sequence[int]) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)

@@ -110,12 +110,10 @@ def _concat(site: Site) -> fx.Node:
 def _arg_max(site: Site) -> fx.Node:
     if site.attribute("select_last_index", 0):
         raise site.unsupported("select_last_index")
-    return site.call(
-        functions.argmax, site.value(0), int(site.attribute("axis", 0)), bool(site.attribute("keepdims", 1))
-    )
+    return site.call(functions.argmax, site.value(0), int(site.attribute("axis", 0)), bool(site.attribute("keepdims", 1)))
 
 
-def _mod(site: Site) -> fx.Node:
+def _mod(site: Site) -> Built:
     return _elementwise(torch.fmod if site.attribute("fmod", 0) else functions.modulo)(site)
 
 
@@ -132,9 +130,7 @@ def _gather_parts(site: Site) -> fx.Node:
 
 
 def _depth_to_space(site: Site) -> fx.Node:
-    return site.call(
-        functions.depth_to_space, site.value(0), site.attribute("blocksize"), site.attribute("mode", "DCR")
-    )
+    return site.call(functions.depth_to_space, site.value(0), site.attribute("blocksize"), site.attribute("mode", "DCR"))
 
 
 def _dropout(site: Site) -> fx.Node:

@@ -5,7 +5,6 @@ computes them from a dynamic axis. Such tensors stay on the CPU, wherever the tw
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -176,7 +175,10 @@ def gather_elements(value: Tensor, indices: Tensor, axis: int) -> Tensor:
 
 def expand(value: Tensor, shape: Integers) -> Tensor:
     """ONNX Expand: broadcasting in both directions."""
-    return value.expand(torch.broadcast_shapes(value.shape, tuple(integers(shape))))
+    sizes = integers(shape)
+    own = [1] * (len(sizes) - value.ndim) + list(value.shape)
+    asked = [1] * (value.ndim - len(sizes)) + sizes
+    return value.expand([size if wanted == 1 else wanted for size, wanted in zip(own, asked, strict=True)])
 
 
 def tile(value: Tensor, repeats: Integers) -> Tensor:
@@ -306,8 +308,3 @@ _REDUCTIONS: dict[str, Callable[[Tensor, list[int], bool], Tensor]] = {
     "ReduceLogSum": lambda value, axes, keep: value.sum(dim=axes, keepdim=keep).log(),
     "ReduceLogSumExp": lambda value, axes, keep: torch.logsumexp(value, dim=axes, keepdim=keep),
 }
-
-
-def first(values: Any) -> Any:
-    """The first of several results."""
-    return values[0]

@@ -94,9 +94,7 @@ class _Construction:
         self._attributes[placed.name] = module
         return placed
 
-    def place_call(
-        self, node: Node, function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
-    ) -> fx.Node:
+    def place_call(self, node: Node, function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> fx.Node:
         return self._fx.create_node("call_function", function, args, options, name=_node_name(node))
 
     def _build_nodes(self, nodes: Sequence[Node]) -> None:
@@ -134,9 +132,7 @@ class _Construction:
 def _tensor(elements: Array, dtype: torch.dtype) -> torch.Tensor:
     whole = elements.dtype.kind in "iub"
     # A copy: protobuf's own bytes are read-only, and one weight may serve twins of several types.
-    tensor = torch.from_numpy(
-        np.array(elements if whole or elements.dtype.kind == "f" else elements.astype(np.float32))
-    )
+    tensor = torch.from_numpy(np.array(elements if whole or elements.dtype.kind == "f" else elements.astype(np.float32)))
     return tensor if whole else tensor.to(dtype)
 
 

@@ -89,9 +89,7 @@ def build_transposed_convolution(site: Site) -> fx.Node:
     if symmetric:
         return site.module(module)
     cropped = [-begin for begin in begins], [-end for end in ends]
-    return site.call(
-        tensor_functions.pad, site.module(module), [0, 0, *cropped[0], 0, 0, *cropped[1]], None, "constant", 0.0
-    )
+    return site.call(tensor_functions.pad, site.module(module), [0, 0, *cropped[0], 0, 0, *cropped[1]], None, "constant", 0.0)
 
 
 def build_max_pool(site: Site) -> fx.Node:
@@ -124,7 +122,7 @@ def build_average_pool(site: Site) -> fx.Node:
     if not inside and (rounds_up or not counted):
         return site.call(_average_inside, site.value(0), kernel, stride, begins, ends, rounds_up, counted)
     pool = _of_rank(site, _AVERAGE_POOLS, rank)
-    module: nn.Module = pool(kernel, stride, begins if inside else 0, ceil_mode=rounds_up, count_include_pad=counted)  # type: ignore[arg-type]
+    module: nn.Module = pool(kernel, stride, begins if inside else 0, ceil_mode=rounds_up, count_include_pad=counted)
     return site.module(module) if inside else site.module(module, _padded(site, begins, ends, 0.0))
 
 

@@ -10,8 +10,11 @@ from collections.abc import Callable
 
 import torch
 from monai.networks.blocks.selfattention import SABlock
-from monai.networks.nets import BasicUNet, DenseNet121, UNet, ViT, resnet18
-from monai.networks.nets.resnet import ResNetBlock
+from monai.networks.nets.basic_unet import BasicUNet
+from monai.networks.nets.densenet import DenseNet121
+from monai.networks.nets.resnet import ResNetBlock, resnet18
+from monai.networks.nets.unet import UNet
+from monai.networks.nets.vit import ViT
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -62,7 +65,8 @@ class Vgg(nn.Module):
         self.classifier = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, classes))
 
     def forward(self, volume: Tensor) -> Tensor:
-        return self.classifier(torch.flatten(self.pool(self.features(volume)), 1))
+        scores: Tensor = self.classifier(torch.flatten(self.pool(self.features(volume)), 1))
+        return scores
 
 
 class LinkNet(nn.Module):
@@ -80,7 +84,8 @@ class LinkNet(nn.Module):
         half = self.down1(full)
         quarter = self.down2(half)
         half = self.up2(quarter) + half
-        return self.head(self.up1(half) + full)
+        scores: Tensor = self.head(self.up1(half) + full)
+        return scores
 
 
 def _down(channels: int, features: int, *, stride: int) -> nn.Sequential:
@@ -106,16 +111,15 @@ class MrNet(nn.Module):
 
     def __init__(self, classes: int = 2) -> None:
         super().__init__()
-        self.views = nn.ModuleList(
-            nn.ModuleList((nn.Conv2d(3, 6, 5, 2, 2), nn.Conv2d(6, 8, 3, 1, 1))) for _ in range(3)
-        )
+        self.views = nn.ModuleList(nn.ModuleList((nn.Conv2d(3, 6, 5, 2, 2), nn.Conv2d(6, 8, 3, 1, 1))) for _ in range(3))
         self.relu = nn.ReLU()
         self.hidden = nn.Linear(24, 12)
         self.classifier = nn.Linear(12, classes)
 
     def forward(self, axial: Tensor, coronal: Tensor, sagittal: Tensor) -> Tensor:
         found = [self.view(layers, stack) for layers, stack in zip(self.views, (axial, coronal, sagittal), strict=True)]
-        return self.classifier(functional.relu(self.hidden(torch.cat(found, 1))))
+        scores: Tensor = self.classifier(functional.relu(self.hidden(torch.cat(found, 1))))
+        return scores
 
     def view(self, layers: nn.Module, stack: Tensor) -> Tensor:
         first, second = layers.children()
@@ -123,7 +127,8 @@ class MrNet(nn.Module):
         slices = functional.max_pool2d(slices, 3, 2)
         slices = functional.relu(second(slices))
         slices = functional.adaptive_avg_pool2d(slices, 1).flatten(1)
-        return torch.max(slices, 0, keepdim=True)[0]
+        scores: Tensor = torch.max(slices, 0, keepdim=True)[0]
+        return scores
 
 
 class CleanMrNet(MrNet):
@@ -142,7 +147,8 @@ class CleanMrNet(MrNet):
             slices = self.relus[2 * number + 1](second(slices))
             slices = functional.adaptive_avg_pool2d(slices, 1).flatten(1)
             found.append(torch.max(slices, 0, keepdim=True)[0])
-        return self.classifier(self.relus[6](self.hidden(torch.cat(found, 1))))
+        scores: Tensor = self.classifier(self.relus[6](self.hidden(torch.cat(found, 1))))
+        return scores
 
 
 class DirtyNet(nn.Module):
@@ -157,7 +163,8 @@ class DirtyNet(nn.Module):
     def forward(self, volume: Tensor) -> Tensor:
         volume = self.relu(self.second(self.relu(self.first(volume))))
         volume = functional.relu(self.third(volume))
-        return self.head(volume.mean((2, 3, 4)))
+        scores: Tensor = self.head(volume.mean((2, 3, 4)))
+        return scores
 
 
 class CleanNet(DirtyNet):
@@ -170,7 +177,8 @@ class CleanNet(DirtyNet):
     def forward(self, volume: Tensor) -> Tensor:
         volume = self.relu2(self.second(self.relu(self.first(volume))))
         volume = self.relu3(self.third(volume))
-        return self.head(volume.mean((2, 3, 4)))
+        scores: Tensor = self.head(volume.mean((2, 3, 4)))
+        return scores
 
 
 class CleanResNetBlock(ResNetBlock):
@@ -180,8 +188,9 @@ class CleanResNetBlock(ResNetBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.bn2(self.conv2(self.act(self.bn1(self.conv1(x)))))
-        shortcut = x if self.downsample is None else self.downsample(x)  # type: ignore[operator]
-        return self.second_act(out + shortcut)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        scores: Tensor = self.second_act(out + shortcut)
+        return scores
 
 
 class CleanAttention(SABlock):
@@ -192,7 +201,8 @@ class CleanAttention(SABlock):
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         query, key, value = self.input_rearrange(self.qkv(x))
         attention = self.softmax(torch.einsum("blxd,blyd->blxy", query, key) * self.scale)
-        return self.out_proj(self.out_rearrange(torch.einsum("bhxy,bhyd->bhxd", attention, value)))
+        scores: Tensor = self.out_proj(self.out_rearrange(torch.einsum("bhxy,bhyd->bhxd", attention, value)))
+        return scores
 
 
 class FirstOutput(nn.Module):
@@ -214,14 +224,23 @@ def _settled(build: Callable[[], nn.Module], change: Callable[[nn.Module], None]
         network = build()
         for module in network.modules():
             if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm3d)) and module.affine:
-                nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.normal_(module.bias, 0.0, 0.2)
+                _around_one(module.weight)
+                _around_zero(module.bias)
             if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
-                nn.init.normal_(module.running_mean, 0.0, 0.2)
-                nn.init.uniform_(module.running_var, 0.5, 1.5)
+                for statistic, draw in ((module.running_mean, _around_zero), (module.running_var, _around_one)):
+                    if statistic is not None:
+                        draw(statistic)
         if change is not None:
             change(network)
     return network.eval()
+
+
+def _around_zero(tensor: Tensor) -> None:
+    nn.init.normal_(tensor, 0.0, 0.2)
+
+
+def _around_one(tensor: Tensor) -> None:
+    nn.init.uniform_(tensor, 0.5, 1.5)
 
 
 def _clean_resnet(network: nn.Module) -> None:
@@ -241,7 +260,7 @@ def _clean_attention(network: nn.Module) -> None:
 
 def _resnet() -> nn.Module:
     network = resnet18(spatial_dims=3, n_input_channels=4, num_classes=2, widen_factor=0.125, conv1_t_stride=2)
-    return network  # type: ignore[no-any-return]
+    return network
 
 
 def _densenet() -> nn.Module:
