@@ -60,6 +60,7 @@ class ModalitySpec:
         fit: what may be done to a volume.
         normalisation: "none" or "nonzero-zscore" (mean and standard deviation of the case's own non-zero voxels;
             zero voxels stay zero).
+        multiples: where an axis of `shape` is None, its size must be a multiple of this; empty: of 1.
     """
 
     name: str
@@ -71,6 +72,7 @@ class ModalitySpec:
     spacing_tolerance: float = 0.01
     fit: Fit = field(default_factory=Fit)
     normalisation: str = "none"
+    multiples: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +109,11 @@ class OutputSpec:
         name: the ONNX output.
         score_name: the ONNX value whose numbers are the scores: the input of a final softmax or sigmoid, else the output.
         kind: what it is.
-        activation: what stands between `score_name` and `name`.
+        activation: what turns the value at `score_name` into probabilities: found in the graph behind it, or stated by the
+            bundle for a graph that ends in logits.
         classes: names by index; two for one sigmoid output; empty for a scalar.
         decision_threshold: probability above which the bundle decides for the class.
-        has_batch_axis: whether axis 0 of the output is a batch (a squeezed output has none).
+        has_batch_axis: whether axis 0 of the value at `score_name` is a batch (a squeezed output has none).
     """
 
     name: str
@@ -130,7 +133,7 @@ class Model:
         name, version: how it is asked for.
         folder: the version's folder.
         onnx_path: the ONNX file.
-        digest, metadata_digest: SHA-256 in lower-case hexadecimal.
+        digest, metadata_digest: SHA-256 in lower-case hexadecimal; `digest` covers weights kept in files of their own.
         description: one sentence.
         modalities: in the model's order; the order of every per-modality tuple in the server.
         inputs: the ONNX inputs, in the graph's order.
