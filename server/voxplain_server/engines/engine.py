@@ -81,3 +81,6 @@ class Differentiable(Protocol):
 
     def layer(self, score: Score, value_name: str) -> torch.nn.Module:
         """The submodule of `scored(score)` that makes an ONNX value. Raises KeyError for an unknown one."""
+
+    def modalities_of(self, value_name: str) -> tuple[int, ...]:
+        """Indices of the modalities that an ONNX value depends on: its branch. Raises KeyError for an unknown one."""

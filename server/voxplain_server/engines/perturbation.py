@@ -27,7 +27,10 @@ class Perturbation:
     source: Volumes
 
     def write(self, into: Sequence[npt.NDArray[np.float32]]) -> None:
-        """Change `into`, one C-contiguous array for each modality holding the unperturbed case, in place."""
+        """Change `into`, one array (*spatial) for each modality holding the unperturbed case, in place.
+
+        The arrays may be views into an engine's batch whose axes are permuted (slices first).
+        """
         _copy(self.regions, self.source, into)
 
     def restore(self, into: Sequence[npt.NDArray[np.float32]], case: Volumes) -> None:
@@ -40,5 +43,8 @@ def _copy(regions: tuple[Region, ...], source: Volumes, into: Sequence[npt.NDArr
         target, values = into[region.modality], source[region.modality]
         if region.indices is None:
             target[region.box] = values[region.box]
-        else:
+        elif target.flags.c_contiguous:
             target.reshape(-1)[region.indices] = values.reshape(-1)[region.indices]
+        else:
+            # Flattening a permuted view would copy it, and the change would be lost.
+            target[np.unravel_index(region.indices, target.shape)] = values.reshape(-1)[region.indices]
