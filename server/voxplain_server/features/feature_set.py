@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,11 @@ class FeatureSet:
 def _regions_by_feature(labels: tuple[Labels, ...], count: int) -> list[tuple[Region, ...]]:
     found: list[list[Region]] = [[] for _ in range(count)]
     for modality, volume in enumerate(labels):
+        if modality and volume is labels[0]:
+            # One array serves all modalities: so do its indices, which are as large as the volume itself.
+            for regions in found:
+                regions.extend([replace(regions[0], modality=modality)] if regions else [])
+            continue
         order = np.argsort(volume, axis=None, kind="stable")
         counts = np.bincount(volume.ravel(), minlength=count)
         ends = np.cumsum(counts)

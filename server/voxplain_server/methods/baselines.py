@@ -78,7 +78,7 @@ def _read_only(volume: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _noise(volume: npt.NDArray[np.float32], draws: np.random.Generator) -> npt.NDArray[np.float32]:
     mean, std = volume.mean(dtype=np.float64), volume.std(dtype=np.float64)
-    return (mean + std * draws.standard_normal(volume.shape)).astype(np.float32)
+    return np.asarray(mean + std * draws.standard_normal(volume.shape), dtype=np.float32)
 
 
 def _blurred(volume: npt.NDArray[np.float32], sigma_voxels: float) -> npt.NDArray[np.float32]:

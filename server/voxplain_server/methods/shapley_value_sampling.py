@@ -1,0 +1,175 @@
+"""Shapley values by sampled permutations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import Message
+from voxplain.errors import InvalidSpec
+from voxplain.v1 import method_pb2
+
+from voxplain_server.engines.perturbation import Perturbation
+from voxplain_server.methods.bounds import outside
+from voxplain_server.methods.draws import philox
+from voxplain_server.methods.estimate import Estimate
+from voxplain_server.methods.expect import expect
+from voxplain_server.methods.feature_grouping import count_features
+from voxplain_server.methods.game import Game, open_game
+from voxplain_server.methods.method import Remark, Setting, Violation
+from voxplain_server.methods.parameter_defaults import slic_grouping, zero_baseline
+from voxplain_server.methods.plan import MAX_EVALUATIONS, Block, Plan
+from voxplain_server.methods.standard_error import relative_standard_error
+from voxplain_server.models.model import Model
+from voxplain_server.models.traits import ModelTraits
+
+DEFAULT_PERMUTATIONS = 25
+MAX_PERMUTATIONS = 100_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WalkPlan:
+    """Walks from the baseline to the case, each adding the players in an order of its own.
+
+    Evaluation 0 is the baseline, from which every walk starts. Evaluation 1 + w * players + k is walk w after step k, the
+    players order[0 .. k] being present. The last step of a walk is the case itself, whose score is known.
+
+    Attributes:
+        game: the players.
+        walks: how many there are.
+        seed, key: name the random stream of each walk.
+        block_size: evaluations in one block, rounded to whole walks.
+    """
+
+    game: Game
+    walks: int
+    seed: int
+    key: str
+    block_size: int
+
+    @property
+    def players(self) -> int:
+        """Steps of a walk."""
+        return int(self.game.players.size)
+
+    @property
+    def evaluations(self) -> int:
+        """The baseline and all steps."""
+        return 1 + self.walks * self.players
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Chains of whole walks; the baseline belongs to the first."""
+        if self.players == 0:
+            return (Block(start=0, stop=1),)
+        step = max(1, self.block_size // self.players) * self.players
+        starts = [0, *range(1 + step, self.evaluations, step)]
+        return tuple(Block(start=a, stop=b, chain=True) for a, b in zip(starts, [*starts[1:], self.evaluations], strict=True))
+
+    @property
+    def features(self) -> int | None:
+        """Features that are switched."""
+        return self.players
+
+    @property
+    def unchanged(self) -> npt.NDArray[np.bool_]:
+        """The last step of every walk; the baseline too, where nobody plays."""
+        same = np.zeros(self.evaluations, dtype=np.bool_)
+        same[0] = self.players == 0
+        if self.players:
+            same[self.players :: self.players] = True
+        return same
+
+    def order(self, walk: int) -> npt.NDArray[np.int64]:
+        """The order in which a walk adds the players, uniform over all orders."""
+        return philox(self.seed, self.key, "walk", walk).permutation(self.players)
+
+    def perturbation(self, index: int) -> Perturbation:
+        """The players that a walk has not added yet take their baseline."""
+        if index == 0:
+            return self.game.without(np.arange(self.players))
+        walk, step = divmod(index - 1, self.players)
+        return self.game.without(self.order(walk)[step + 1 :])
+
+
+class ShapleyValueSampling:
+    """Castro, Gomez, Tejada, "Polynomial calculation of the Shapley value based on sampling", 2009.
+
+    A player's value is the mean, over random orders, of what the score gains when the player joins those before it.
+    """
+
+    name = "shapley-value-sampling"
+    summary = "Adds the features to the baseline in random orders and averages what each adds to the score."
+    citation = "Castro, Gomez, Tejada 2009, doi 10.1016/j.cor.2008.04.004"
+    assumptions: tuple[str, ...] = (
+        "The baseline is neutral: the model does not read it as a finding.",
+        "Coalitions of present and absent features look natural enough for the model to answer sensibly.",
+    )
+    signed = True
+    shared_map = False
+    needs_gradients = False
+
+    def defaults(self, model: Model | None) -> method_pb2.ShapleyValueSampling:
+        """Zero baseline, SLIC per modality, 25 permutations."""
+        return method_pb2.ShapleyValueSampling(
+            baseline=zero_baseline(), grouping=slic_grouping(model, shared=False), permutations=DEFAULT_PERMUTATIONS
+        )
+
+    def violations(self, params: Message, model: Model) -> Sequence[Violation]:
+        """Permutations must be in range."""
+        return list(outside(expect(params, method_pb2.ShapleyValueSampling), "permutations", 1, MAX_PERMUTATIONS))
+
+    def remarks(self, params: Message, model: Model, traits: ModelTraits) -> Sequence[Remark]:
+        """It works on every model."""
+        return ()
+
+    def count_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]]) -> int:
+        """The baseline, and one for each permutation and feature."""
+        own = expect(params, method_pb2.ShapleyValueSampling)
+        return 1 + own.permutations * count_features(own.grouping, shapes)
+
+    def plan(self, setting: Setting) -> Plan:
+        """Draw nothing yet: every walk has a random stream of its own.
+
+        Raises:
+            voxplain.errors.VoxplainError: the case lacks what the baseline or the grouping needs, or TOO_MANY_EVALUATIONS.
+        """
+        params = expect(setting.params, method_pb2.ShapleyValueSampling)
+        game = open_game(setting, params.baseline, params.grouping)
+        plan = WalkPlan(game=game, walks=params.permutations, seed=setting.seed, key=setting.key, block_size=setting.block_size)
+        if plan.evaluations > MAX_EVALUATIONS:
+            raise InvalidSpec("TOO_MANY_EVALUATIONS", "ask for fewer permutations or features", field="permutations")
+        return plan
+
+    def estimate(self, plan: Plan, scores: npt.NDArray[np.float64], done: npt.NDArray[np.bool_]) -> Estimate:
+        """Average the gains over the walks that are done whole.
+
+        Partial walks are left out: in a walk cut short only small coalitions were met, so its gains are no fair sample.
+        Standard errors come from two walks on.
+        """
+        own = expect(plan, WalkPlan)
+        saved = int((own.unchanged & done).sum())
+        whole = np.flatnonzero(done[1:].reshape(own.walks, own.players).all(axis=1)) if done[0] else np.array([], np.int64)
+        if whole.size == 0:
+            return Estimate(by_feature=own.game.feature_values(np.full(own.players, np.nan)), saved=saved)
+        baseline_score = float(scores[0])
+        gains_by_walk = np.diff(scores[1:].reshape(own.walks, own.players)[whole], axis=1, prepend=baseline_score)
+        ordered = np.empty_like(gains_by_walk)
+        for row, walk in enumerate(whole):
+            ordered[row, own.order(int(walk))] = gains_by_walk[row]
+        values = ordered.sum(axis=0) / whole.size
+        errors = ordered.std(axis=0, ddof=1) / np.sqrt(whole.size) if whole.size > 1 else None
+        by_feature = own.game.feature_values(values, errors)
+        return Estimate(
+            by_feature=by_feature,
+            completeness_gap=own.game.base_score - baseline_score - float(values.sum()),
+            standard_error=relative_standard_error(by_feature.values, by_feature.standard_errors),
+            baseline_score=baseline_score,
+            saved=saved,
+            signed=self.signed,
+        )
+
+
+METHOD = ShapleyValueSampling()
