@@ -1,0 +1,107 @@
+"""The models that the checking worker let in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from voxplain.errors import ModelNotFound
+from voxplain.v1 import catalog_pb2
+
+from voxplain_server.models.model import Model
+from voxplain_server.models.traits import ModelTraits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CatalogEntry:
+    """One version of one model.
+
+    Attributes:
+        model: what its bundle says.
+        traits: what checking its graph has shown.
+        description: as clients see it.
+        engine: name of the engine that evaluates it.
+        model_json, traits_json: the first two as they travel to workers.
+        remarks: plain sentences for the person who runs the check.
+    """
+
+    model: Model
+    traits: ModelTraits
+    description: catalog_pb2.Model
+    engine: str
+    model_json: str
+    traits_json: str
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A bundle that was not let in.
+
+    Attributes:
+        name: the model's name, as its folder has it.
+        version: what clients are told, without a path.
+    """
+
+    name: str
+    version: catalog_pb2.RefusedVersion
+
+
+class Catalog:
+    """Every model by name and version. It does not change while the server runs.
+
+    Args:
+        entries: what was let in.
+        refusals: what was not.
+    """
+
+    def __init__(self, entries: Iterable[CatalogEntry], refusals: Iterable[Refusal] = ()) -> None:
+        self._by_name: dict[str, dict[str, CatalogEntry]] = {}
+        for entry in sorted(entries, key=lambda each: _order(each.model.version), reverse=True):
+            self._by_name.setdefault(entry.model.name, {})[entry.model.version] = entry
+        self.refusals = tuple(refusals)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Models by name, those with only refused versions included."""
+        return tuple(sorted({*self._by_name, *(refusal.name for refusal in self.refusals)}))
+
+    @property
+    def entries(self) -> tuple[CatalogEntry, ...]:
+        """Every entry, by name, the default version first."""
+        return tuple(entry for name in sorted(self._by_name) for entry in self._by_name[name].values())
+
+    def versions(self, name: str) -> tuple[CatalogEntry, ...]:
+        """The versions of a model, the default (the highest number) first; empty for an unknown name."""
+        return tuple(self._by_name.get(name, {}).values())
+
+    def refused(self, name: str) -> tuple[catalog_pb2.RefusedVersion, ...]:
+        """The versions of a model that were not let in."""
+        return tuple(refusal.version for refusal in self.refusals if refusal.name == name)
+
+    def find(self, name: str, version: str = "") -> CatalogEntry:
+        """One model; without a version its default.
+
+        Raises:
+            ModelNotFound: MODEL_NOT_FOUND or VERSION_NOT_FOUND; MODEL_REFUSED where its bundle was not let in.
+        """
+        versions = self._by_name.get(name, {})
+        if version and version not in versions and any(each.version == version for each in self.refused(name)):
+            raise ModelNotFound("MODEL_REFUSED", "this version's bundle was refused; ListModels tells why", field="version")
+        if not versions:
+            if self.refused(name):
+                raise ModelNotFound("MODEL_REFUSED", "this model's bundle was refused; ListModels tells why", field="model")
+            raise ModelNotFound("MODEL_NOT_FOUND", "no such model; ListModels tells which there are", field="model")
+        if not version:
+            return next(iter(versions.values()))
+        if version not in versions:
+            raise ModelNotFound("VERSION_NOT_FOUND", "no such version; GetModel tells which there are", field="version")
+        return versions[version]
+
+
+def _order(version: str) -> tuple[int, tuple[int, ...], str]:
+    """Numbers, also dotted ones, by value and above names."""
+    parts = version.split(".")
+    if all(part.isdecimal() for part in parts):
+        return 1, tuple(int(part) for part in parts), version
+    return 0, (), version

@@ -1,0 +1,211 @@
+"""The compute process: hears commands on a channel, computes, and ends with its front.
+
+Started as `python -m voxplain_server.workers.compute` by process.py; nothing else imports it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import platform
+import queue
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from importlib.metadata import PackageNotFoundError, version
+
+from voxplain.errors import Cancelled
+from voxplain.worker.v1 import worker_pb2
+
+from voxplain_server.workers.channel import Channel, ChannelBroken
+from voxplain_server.workers.faults import describe_fault
+from voxplain_server.workers.held_model import HeldModels
+from voxplain_server.workers.memory import close_all
+from voxplain_server.workers.session import Session
+
+PACKAGES = ("voxplain", "numpy", "scipy", "scikit-image", "onnx", "onnxruntime-gpu", "onnxruntime", "torch", "captum")
+_HEARTBEAT_S = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+class Compute:
+    """Carries out commands one after another; a thread of its own hears Cancel at once.
+
+    Args:
+        channel: to the front.
+        threads: compute threads.
+    """
+
+    def __init__(self, channel: Channel[worker_pb2.Command], *, threads: int) -> None:
+        self._channel = channel
+        self._threads = threads
+        self._commands: queue.SimpleQueue[tuple[worker_pb2.Command, list[int]]] = queue.SimpleQueue()
+        self._models = HeldModels(threads=threads)
+        self._session: Session | None = None
+        self._cancelled_call = 0
+        self._cancelled_method: tuple[int, int] | None = None
+        self._method = -1
+        self._beat_at = 0.0
+
+    def run(self) -> None:
+        """Work until the front is gone."""
+        threading.Thread(target=self._hear, daemon=True).start()
+        self._channel.send(worker_pb2.Event(ready=worker_pb2.Ready(package_versions=package_versions(), device=device_name())))
+        while True:
+            command, descriptors = self._commands.get()
+            try:
+                self._carry_out(command, descriptors)
+            except ChannelBroken:
+                return
+            finally:
+                close_all(descriptors)
+
+    def _hear(self) -> None:
+        while True:
+            try:
+                command, descriptors = self._channel.receive()
+            except ChannelBroken:
+                # Whatever is computed now is for nobody.
+                os._exit(0)
+            if command.WhichOneof("command") == "cancel":
+                if command.cancel.HasField("method"):
+                    self._cancelled_method = (command.call, command.cancel.method)
+                else:
+                    self._cancelled_call = command.call
+            else:
+                self._commands.put((command, descriptors))
+
+    def _carry_out(self, command: worker_pb2.Command, descriptors: list[int]) -> None:
+        call, kind = command.call, command.WhichOneof("command")
+        if kind == "close":
+            self._close()
+            self._send(call, closed=worker_pb2.Closed())
+            return
+        if call and call == self._cancelled_call:
+            return
+        failed_at: dict[str, int] = {}
+        if kind in ("evaluate", "attribute", "estimate"):
+            failed_at["method"] = getattr(command, kind).method
+        if kind == "evaluate":
+            failed_at["block"] = command.evaluate.block
+        self._method = failed_at.get("method", -1)
+        try:
+            self._dispatch(command, descriptors)
+        except ChannelBroken:
+            raise
+        except BaseException as error:
+            if isinstance(error, Cancelled) and call == self._cancelled_call:
+                return
+            failed = describe_fault(error)
+            failed.MergeFrom(worker_pb2.Failed(**failed_at))
+            self._send(call, failed=failed)
+
+    def _dispatch(self, command: worker_pb2.Command, descriptors: list[int]) -> None:
+        call, kind = command.call, command.WhichOneof("command")
+        if kind == "check":
+            from voxplain_server.workers.bundle_check import check_bundle
+
+            self._send(call, checked=check_bundle(command.check.bundle, threads=self._threads))
+        elif kind == "open":
+            self._close()
+            held = self._models.hold(
+                command.open.bundle.name,
+                command.open.bundle.version,
+                command.open.bundle.folder,
+                digest=command.open.digest,
+                metadata_digest=command.open.metadata_digest,
+                most=command.open.max_loaded_models,
+            )
+            self._session = Session(
+                call, command.open, held, memory=descriptors[0], channel=self._channel, cancelled=lambda: self._asked(call)
+            )
+            self._send(call, prepared=self._session.prepare())
+        elif self._session is not None and self._session.call == call:
+            if kind == "attach":
+                self._session.attach(descriptors.pop(0), command.attach.evaluations)
+            elif kind == "evaluate":
+                self._send(call, block_done=self._session.evaluate(command.evaluate.method, command.evaluate.block))
+            elif kind == "attribute":
+                self._send(call, estimated=self._session.attribute(command.attribute.method))
+            elif kind == "estimate":
+                self._send(call, estimated=self._session.estimate(command.estimate))
+
+    def _asked(self, call: int) -> bool:
+        """Whether the front wants the work under way to stop; asked between batches and steps, so it also tells of life."""
+        now = time.monotonic()
+        if now - self._beat_at >= _HEARTBEAT_S:
+            self._beat_at = now
+            self._send(call, heartbeat=worker_pb2.Heartbeat())
+        return self._cancelled_call == call or self._cancelled_method == (call, self._method)
+
+    def _close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+            _trim()
+
+    def _send(self, call: int, **event: object) -> None:
+        self._channel.send(worker_pb2.Event(call=call, **event))  # type: ignore[arg-type]
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that compute, as far as they are installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found | {"python": platform.python_version()}
+
+
+def device_name() -> str:
+    """The processor, as the system names it: equal bytes are promised for equal processors only."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
+            named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        named = ""
+    return named or platform.machine()
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent dies, also if that has happened already."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _trim() -> None:
+    """Give freed memory back to the system: with our allocator settings glibc keeps all of it."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except AttributeError:
+        # Another C library than glibc has no such call, and no such settings.
+        return
+
+
+def main() -> None:
+    """Run a worker on the channel that the command line names."""
+    parser = argparse.ArgumentParser()
+    for name in ("channel", "parent", "threads", "memory"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    given = parser.parse_args()
+    _die_with(given.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if given.memory:
+        resource.setrlimit(resource.RLIMIT_AS, (given.memory, given.memory))
+    # A core file would hold a patient's volumes.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    end = socket.socket(fileno=given.channel)
+    Compute(Channel(end, worker_pb2.Command), threads=given.threads).run()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What the pool tells whoever counts."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class PoolObserver(Protocol):
+    """Counters that the pool calls. Every method returns at once and never raises."""
+
+    def evaluations(self, *, method: str, engine: str, count: int) -> None:
+        """Perturbed cases went through a model, or gradient passes were done. `method` is the kebab name."""
+
+    def saved(self, *, reason: str, count: int) -> None:
+        """Evaluations needed no pass: "unchanged" (the perturbation changes nothing) or "checkpoint"."""
+
+    def batch_size(self, size: int) -> None:
+        """A call begins with this many perturbed cases in one pass."""
+
+    def restarts(self, reason: str) -> None:
+        """A worker is replaced: "died", "silent", "cancel" (it did not stop in time) or "start"."""
+
+    def cancel_to_stop_seconds(self, seconds: float) -> None:
+        """A cancelled worker has stopped."""
+
+    def queue_length(self, calls: int) -> None:
+        """So many calls wait."""
+
+
+class SilentObserver:
+    """Counts nothing."""
+
+    def evaluations(self, *, method: str, engine: str, count: int) -> None:
+        """Ignore."""
+
+    def saved(self, *, reason: str, count: int) -> None:
+        """Ignore."""
+
+    def batch_size(self, size: int) -> None:
+        """Ignore."""
+
+    def restarts(self, reason: str) -> None:
+        """Ignore."""
+
+    def cancel_to_stop_seconds(self, seconds: float) -> None:
+        """Ignore."""
+
+    def queue_length(self, calls: int) -> None:
+        """Ignore."""

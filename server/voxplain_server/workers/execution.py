@@ -1,0 +1,71 @@
+"""How the work of a call is cut: fixed before the first evaluation, so that the same request gives the same bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from voxplain.v1 import explain_pb2, tensor_pb2
+
+from voxplain_server.models.model import Model
+
+BATCH_VOXELS = 2**22
+"""Voxels of all inputs together in one forward pass; beyond this a larger batch gains nothing on a CPU."""
+MAX_BATCH = 16
+BLOCK_VOXELS = 2**26
+"""Voxels that go through the model in one block: with the networks of this field well under two seconds on two cores."""
+MAX_BATCHES_IN_BLOCK = 16
+MAX_PINNED_BATCH = 1024
+MAX_PINNED_BLOCK = 1_000_000
+
+
+def count_voxels(model: Model, tensors: Sequence[tensor_pb2.Tensor]) -> int:
+    """Voxels of one case on the model's grid, all modalities and copies of channels together.
+
+    Axes of any size are taken from the client's volumes.
+    """
+    sent = {tensor.modality: tuple(tensor.shape) for tensor in tensors if tensor.role == tensor_pb2.TENSOR_ROLE_VOLUME}
+    copies = {name: given.repeat for given in model.inputs for name in given.modalities}
+    total = 0
+    for modality in model.modalities:
+        shape = sent.get(modality.name, ())
+        axes = [
+            axis if axis is not None else (shape[index] if index < len(shape) else 1)
+            for index, axis in enumerate(modality.shape)
+        ]
+        total += math.prod(axes) * copies.get(modality.name, 1)
+    return max(total, 1)
+
+
+def resolve_execution(
+    model: Model,
+    spec: explain_pb2.ExplainSpec,
+    *,
+    engine: str,
+    threads: int,
+) -> explain_pb2.Execution:
+    """Batch and block size for a call: a pure function of the model, the case's voxels and what the spec pins.
+
+    Engine and threads are those of this server, whatever the spec pins: see `differences`.
+    """
+    voxels = count_voxels(model, spec.tensors)
+    batch = min(max(BATCH_VOXELS // voxels, 1), MAX_BATCH) if model.batched else 1
+    block = batch * min(max(BLOCK_VOXELS // (voxels * batch), 1), MAX_BATCHES_IN_BLOCK)
+    if spec.budget.HasField("max_evaluations"):
+        # Whole blocks are computed: a small budget needs small ones.
+        block = min(block, max(spec.budget.max_evaluations, 1))
+    if spec.execution.batch_size and model.batched:
+        batch = min(spec.execution.batch_size, MAX_PINNED_BATCH)
+    if spec.execution.block_size:
+        block = min(spec.execution.block_size, MAX_PINNED_BLOCK)
+    return explain_pb2.Execution(engine=engine, threads_per_worker=threads, batch_size=batch, block_size=block)
+
+
+def differences(pinned: explain_pb2.Execution, resolved: explain_pb2.Execution) -> list[explain_pb2.Caution]:
+    """A caution EXECUTION_DIFFERS where the server cannot do as the spec pins; empty where it can."""
+    names = ("engine", "threads_per_worker", "batch_size", "block_size")
+    differing = [name for name in names if getattr(pinned, name) and getattr(pinned, name) != getattr(resolved, name)]
+    if not differing:
+        return []
+    told = f"{', '.join(differing)} cannot be as pinned here: maps agree with the earlier ones within the parity bound only"
+    return [explain_pb2.Caution(code="EXECUTION_DIFFERS", description=told)]

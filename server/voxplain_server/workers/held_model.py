@@ -1,0 +1,81 @@
+"""A model in a worker's memory, ready to answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from voxplain.errors import UnsupportedByModel
+
+from voxplain_server.engines.engine import Differentiable
+from voxplain_server.engines.onnx_engine import OnnxEngine
+from voxplain_server.models.bundle_place import BundlePlace
+from voxplain_server.models.loading import LoadedModel, load_model
+from voxplain_server.models.model import Model
+from voxplain_server.models.model_refused import ModelRefused
+
+
+class HeldModel:
+    """A loaded model with its engines; the twin is built when the first gradient method asks for it.
+
+    Args:
+        loaded: the model.
+        threads: compute threads.
+    """
+
+    def __init__(self, loaded: LoadedModel, *, threads: int) -> None:
+        self.model: Model = loaded.model
+        self.evaluator = OnnxEngine(loaded.proto, loaded.model, threads=threads)
+        self._graph = loaded.graph
+        self._threads = threads
+        self._twin: Differentiable | None = None
+
+    @property
+    def twin(self) -> Differentiable:
+        """The differentiable engine."""
+        if self._twin is None:
+            # torch takes seconds and hundreds of MiB: perturbation methods do without.
+            from voxplain_server.engines.torch_engine import TorchEngine
+            from voxplain_server.graph.twin import build_twin
+
+            twin = build_twin(self._graph, outputs=[self.model.output.score_name])
+            self._twin = TorchEngine(twin, self.model, threads=self._threads)
+        return self._twin
+
+
+class HeldModels:
+    """The models that a worker keeps loaded; the one used longest ago goes first.
+
+    Args:
+        threads: compute threads.
+    """
+
+    def __init__(self, *, threads: int) -> None:
+        self._threads = threads
+        self._held: dict[str, HeldModel] = {}
+
+    def hold(self, name: str, version: str, folder: str, *, digest: str, metadata_digest: str, most: int) -> HeldModel:
+        """The model of these digests, from memory or from its folder.
+
+        Raises:
+            voxplain.errors.UnsupportedByModel: MODEL_CHANGED; the folder holds another model than the one that was checked.
+        """
+        key = f"{digest} {metadata_digest}"
+        held = self._held.pop(key, None)
+        if held is None:
+            while len(self._held) >= max(most, 1):
+                del self._held[next(iter(self._held))]
+            try:
+                loaded = load_model(BundlePlace(name, version, Path(folder)))
+            except ModelRefused as error:
+                raise _changed() from error
+            if (loaded.model.digest, loaded.model.metadata_digest) != (digest, metadata_digest):
+                raise _changed()
+            held = HeldModel(loaded, threads=self._threads)
+        self._held[key] = held
+        return held
+
+
+def _changed() -> UnsupportedByModel:
+    return UnsupportedByModel(
+        "MODEL_CHANGED", "the model's files changed since the server checked them; its operator must start it anew", field="model"
+    )

@@ -1,0 +1,94 @@
+"""Events on their way from a call to whoever reads it: never late, never in the way of the compute, never without bound."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import AsyncIterator
+
+from voxplain.v1 import explain_pb2
+
+from voxplain_server.workers.job import JobEvent, MapReady
+
+MAX_WAITING_MAPS = 64
+"""Final maps that may wait for a slow reader before the call pauses."""
+
+
+class Outbox:
+    """A queue that replaces what a slow reader need not see: an old Progress by a new one, an unread snapshot by the next.
+
+    Final maps, results and the record are never dropped; `deliver` waits when too many maps wait.
+    """
+
+    def __init__(self) -> None:
+        self._events: deque[JobEvent] = deque()
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._maps = 0
+        self._closed = False
+        self._ended = False
+
+    @property
+    def snapshot_waits(self) -> bool:
+        """Whether a snapshot has not been read yet."""
+        return any(isinstance(event, MapReady) and event.header.snapshot for event in self._events)
+
+    def tell(self, progress: explain_pb2.Progress) -> None:
+        """Put a Progress in the place of the one that waits, if any. A checkpoint that was not read yet is kept."""
+        if self._events and isinstance(self._events[-1], explain_pb2.Progress):
+            old = self._events.pop()
+            if old.checkpoint and not progress.checkpoint:
+                progress.checkpoint = old.checkpoint
+        self._put(progress)
+
+    async def deliver(self, event: JobEvent) -> None:
+        """Put an event that must arrive; waits while too many final maps are unread."""
+        if isinstance(event, MapReady):
+            try:
+                await self._room.wait()
+            except asyncio.CancelledError:
+                os.close(event.memory)
+                raise
+            if self._closed:
+                os.close(event.memory)
+                return
+            self._maps += 1
+            if self._maps >= MAX_WAITING_MAPS:
+                self._room.clear()
+        self._put(event)
+
+    def end(self) -> None:
+        """Nothing follows."""
+        self._ended = True
+        self._changed.set()
+
+    def close(self) -> None:
+        """The reader left: drop what waits and close its memory."""
+        self._closed = True
+        for event in self._events:
+            if isinstance(event, MapReady):
+                os.close(event.memory)
+        self._events.clear()
+        self._room.set()
+
+    async def read(self) -> AsyncIterator[JobEvent]:
+        """Every event until the end."""
+        while True:
+            while self._events:
+                event = self._events.popleft()
+                if isinstance(event, MapReady):
+                    self._maps -= 1
+                    self._room.set()
+                yield event
+            if self._ended:
+                return
+            self._changed.clear()
+            if not self._events and not self._ended:
+                await self._changed.wait()
+
+    def _put(self, event: JobEvent) -> None:
+        if not self._closed:
+            self._events.append(event)
+            self._changed.set()

@@ -1,0 +1,361 @@
+"""The pool of compute processes: a bounded queue, leases, and replacement of workers that are lost.
+
+Light: runs in the front, so neither torch nor onnxruntime may be imported from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from voxplain.errors import LimitExceeded, ServerUnavailable
+from voxplain.v1 import explain_pb2
+
+from voxplain_server.workers.call import Call
+from voxplain_server.workers.catalog import Catalog, CatalogEntry
+from voxplain_server.workers.checkpoint import Checkpoint, bind_request, unpack_checkpoint
+from voxplain_server.workers.events import PoolObserver, SilentObserver
+from voxplain_server.workers.execution import differences, resolve_execution
+from voxplain_server.workers.job import Job, JobEvent, MapReady
+from voxplain_server.workers.method_run import duration
+from voxplain_server.workers.outbox import Outbox
+from voxplain_server.workers.pool_settings import PoolSettings
+from voxplain_server.workers.worker import Worker
+
+log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 5.0
+_MAX_RESTART_DELAY_S = 30.0
+_DRAINED_WITHIN_S = 10.0
+
+
+@dataclass(slots=True, eq=False)
+class _Ticket:
+    """A place in the queue.
+
+    Attributes:
+        digest: model that will be needed.
+        worker: set when one is free.
+        call: the call that lost its lead; None for a new one.
+    """
+
+    digest: str
+    worker: asyncio.Future[Worker]
+    call: Call | None = None
+
+
+class WorkerPool:
+    """Runs jobs on compute processes (a Runner).
+
+    Each call leases one worker, its lead, and borrows idle ones for blocks of its plans until another call needs them.
+
+    Args:
+        settings: what the operator set.
+        catalog: the models.
+        observer: told of what happens; None: nobody.
+    """
+
+    def __init__(self, *, settings: PoolSettings, catalog: Catalog, observer: PoolObserver | None = None) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._observer: PoolObserver = observer or SilentObserver()
+        self._key = settings.checkpoint_key or secrets.token_bytes(32)
+        self._idle: list[Worker] = []
+        self._alive: set[Worker] = set()
+        self._waiting: deque[_Ticket] = deque()
+        self._calls: list[Call] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._closed = False
+        self._numbers = 0
+
+    @property
+    def queue_length(self) -> int:
+        """Jobs that wait for a worker."""
+        return len(self._waiting)
+
+    @property
+    def worker_pids(self) -> tuple[int, ...]:
+        """Process ids of the workers alive."""
+        return tuple(worker.pid for worker in self._alive)
+
+    async def start(self) -> None:
+        """Start every worker and wait until one of them is ready.
+
+        Raises:
+            ServerUnavailable: WORKERS_NOT_STARTED; none came up in time.
+        """
+        up = asyncio.Event()
+        for _ in range(self._settings.workers):
+            self._spawn(self._keep_one_alive(up))
+        try:
+            await asyncio.wait_for(up.wait(), self._settings.start_s)
+        except TimeoutError as error:
+            await self.close()
+            raise ServerUnavailable("WORKERS_NOT_STARTED", "no compute worker came up; see the server's log") from error
+
+    async def run(self, job: Job) -> AsyncIterator[JobEvent]:
+        """As Runner.run.
+
+        Raises:
+            LimitExceeded: QUEUE_FULL, OUT_OF_MEMORY or JOB_TOO_LONG.
+            CheckpointRefused: CHECKPOINT_INVALID.
+            ServerUnavailable: SHUTTING_DOWN or WORKER_LOST.
+            ModelNotFound: the job names a model that the catalogue lacks.
+            VoxplainError: the worker refused the case.
+        """
+        began_at = asyncio.get_running_loop().time()
+        self._check_open()
+        entry = self._catalog.find(job.spec.model, job.spec.version)
+        execution = resolve_execution(
+            entry.model, job.spec, engine=entry.engine, threads=self._settings.threads_per_worker
+        )
+        binding = bind_request(entry.model.digest, job.spec, execution)
+        checkpoint = self._read_checkpoint(job, binding)
+        async with contextlib.AsyncExitStack() as stack:
+            ticket = self._queue(entry)
+            stack.callback(self._leave_queue, ticket)
+            while not ticket.worker.done():
+                position = self._waiting.index(ticket) if ticket in self._waiting else 0
+                yield explain_pb2.Progress(stage=explain_pb2.Progress.STAGE_QUEUED, queue_position=position)
+                await asyncio.wait([ticket.worker], timeout=self._settings.progress_s)
+            lead = ticket.worker.result()
+            stack.pop_all()
+            self._numbers += 1
+            outbox = Outbox()
+            call = Call(
+                self._numbers,
+                job,
+                entry=entry,
+                execution=execution,
+                cautions=[*job.cautions, *differences(job.spec.execution, execution)],
+                checkpoint=checkpoint,
+                binding=binding,
+                key=self._key,
+                settings=self._settings,
+                observer=self._observer,
+                supply=self,
+                outbox=outbox,
+                ready=lead.ready.result(),
+                began_at=began_at,
+            )
+            call.join(lead, lead=True)
+            working = asyncio.create_task(self._work(call, outbox))
+            try:
+                async for event in _timed(outbox.read()):
+                    yield event
+                await working
+            finally:
+                await self._stop(working, outbox)
+
+    async def drain(self, grace_s: float) -> None:
+        """As Runner.drain. Calls that still wait end at once: another server can take them."""
+        self._draining = True
+        for ticket in [each for each in self._waiting if each.call is None]:
+            self._waiting.remove(ticket)
+            ticket.worker.set_exception(_shutting_down())
+        await self._until_no_calls(grace_s)
+        for call in self._calls:
+            call.drain()
+        await self._until_no_calls(_DRAINED_WITHIN_S)
+
+    async def close(self) -> None:
+        """End every worker process."""
+        self._draining = self._closed = True
+        for ticket in self._waiting:
+            if not ticket.worker.done():
+                ticket.worker.set_exception(_shutting_down())
+        self._waiting.clear()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(worker.end() for worker in list(self._alive)))
+        self._alive.clear()
+        self._idle.clear()
+
+    # What calls ask of the pool (Supply).
+
+    def replace_lead(self, call: Call) -> None:
+        """As Supply.replace_lead."""
+        ticket = _Ticket(call.entry.model.digest, asyncio.get_running_loop().create_future(), call)
+        self._waiting.appendleft(ticket)
+        self._dispatch()
+
+    def release(self, worker: Worker, *, cancel: bool) -> None:
+        """As Supply.release."""
+        self._spawn(self._take_back(worker, cancel=cancel))
+
+    def condemn(self, worker: Worker, reason: str) -> None:
+        """As Supply.condemn."""
+        log.warning("worker %d is condemned: %s", worker.pid, reason)
+        self._observer.restarts(reason)
+        worker.condemned = True
+        worker.condemn()
+
+    # Workers.
+
+    async def _keep_one_alive(self, up: asyncio.Event) -> None:
+        delay = 0.0
+        while True:
+            worker = Worker(threads=self._settings.threads_per_worker)
+            self._alive.add(worker)
+            try:
+                await asyncio.wait_for(worker.ready, self._settings.start_s)
+            except (TimeoutError, ConnectionError):
+                self._observer.restarts("start")
+                log.warning("a compute worker did not start")
+                await self._bury(worker)
+                delay = min(max(2 * delay, 1.0), _MAX_RESTART_DELAY_S)
+                await asyncio.sleep(delay)
+                continue
+            delay = 0.0
+            up.set()
+            self._free(worker)
+            await worker.gone.wait()
+            status = await self._bury(worker)
+            if not worker.condemned:
+                self._observer.restarts("died")
+                log.warning("worker %d ended by itself with status %d", worker.pid, status)
+
+    async def _bury(self, worker: Worker) -> int:
+        if worker in self._idle:
+            self._idle.remove(worker)
+        try:
+            return await worker.end()
+        finally:
+            self._alive.discard(worker)
+
+    async def _take_back(self, worker: Worker, *, cancel: bool) -> None:
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
+        if await worker.dismiss(cancel=cancel, grace_s=self._settings.cancel_grace_s):
+            if cancel:
+                self._observer.cancel_to_stop_seconds(loop.time() - began_at)
+            self._free(worker)
+        elif not worker.gone.is_set():
+            self.condemn(worker, "cancel")
+
+    def _free(self, worker: Worker) -> None:
+        if not worker.gone.is_set() and worker not in self._idle:
+            self._idle.append(worker)
+            self._dispatch()
+
+    # The queue.
+
+    def _check_open(self) -> None:
+        if self._draining:
+            raise _shutting_down()
+
+    def _queue(self, entry: CatalogEntry) -> _Ticket:
+        if not self._idle and len(self._waiting) >= self._settings.queue_limit:
+            raise LimitExceeded("QUEUE_FULL", "too many calls wait already; try again", retry_after_s=_RETRY_SECONDS)
+        ticket = _Ticket(entry.model.digest, asyncio.get_running_loop().create_future())
+        self._waiting.append(ticket)
+        self._dispatch()
+        return ticket
+
+    def _leave_queue(self, ticket: _Ticket) -> None:
+        """The reader left before its call began."""
+        if ticket in self._waiting:
+            self._waiting.remove(ticket)
+        elif ticket.worker.done() and ticket.worker.exception() is None:
+            self._free(ticket.worker.result())
+        self._observer.queue_length(len(self._waiting))
+
+    def _dispatch(self) -> None:
+        while self._idle and self._waiting:
+            ticket = self._waiting.popleft()
+            if ticket.worker.done():
+                continue
+            worker = self._best_for(ticket.digest)
+            if ticket.call is None:
+                ticket.worker.set_result(worker)
+            elif ticket.call in self._calls:
+                ticket.call.join(worker, lead=True)
+            else:
+                self._idle.append(worker)
+        self._observer.queue_length(len(self._waiting))
+        if not self._waiting:
+            self._lend_idle()
+            return
+        wanted = len(self._waiting)
+        for call in reversed(self._calls):
+            for _ in range(call.helpers):
+                if wanted > 0:
+                    call.recall()
+                    wanted -= 1
+
+    def _lend_idle(self) -> None:
+        for call in self._calls:
+            while self._idle and call.wants_help():
+                call.join(self._best_for(call.entry.model.digest), lead=False)
+
+    def _best_for(self, digest: str) -> Worker:
+        """An idle worker, if possible one that holds the model already."""
+        worker = next((each for each in self._idle if digest in each.loaded), self._idle[0])
+        self._idle.remove(worker)
+        return worker
+
+    # Calls.
+
+    async def _work(self, call: Call, outbox: Outbox) -> None:
+        self._calls.append(call)
+        try:
+            await call.run()
+        finally:
+            self._calls.remove(call)
+            outbox.end()
+
+    async def _stop(self, working: asyncio.Task[None], outbox: Outbox) -> None:
+        outbox.close()
+        if not working.done():
+            working.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await working
+
+    def _read_checkpoint(self, job: Job, binding: bytes) -> Checkpoint | None:
+        if not job.spec.checkpoint:
+            return None
+        return unpack_checkpoint(
+            job.spec.checkpoint, binding=binding, key=self._key, max_bytes=self._settings.checkpoint_bytes
+        )
+
+    async def _until_no_calls(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while self._calls and loop.time() < until:
+            await asyncio.sleep(0.02)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _timed(events: AsyncIterator[JobEvent]) -> AsyncIterator[JobEvent]:
+    """Fill in how long the reader took with the maps of each method: the time for which it held us at their yield."""
+    loop = asyncio.get_running_loop()
+    held: dict[str, float] = {}
+    results: list[explain_pb2.MethodResult] = []
+    async for event in events:
+        if isinstance(event, explain_pb2.MethodResult):
+            event.transfer_duration.CopyFrom(duration(held.get(event.method_key, 0.0)))
+            results.append(event)
+        elif isinstance(event, explain_pb2.ExplanationRecord):
+            del event.results[:]
+            event.results.extend(results)
+        given_at = loop.time()
+        yield event
+        if isinstance(event, MapReady):
+            key = event.header.method_key
+            held[key] = held.get(key, 0.0) + loop.time() - given_at
+
+
+def _shutting_down() -> ServerUnavailable:
+    return ServerUnavailable("SHUTTING_DOWN", "this server is stopping; ask another", retry_after_s=_RETRY_SECONDS)

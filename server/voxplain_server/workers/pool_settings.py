@@ -1,0 +1,44 @@
+"""What an operator can set about the compute processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """Settings of a WorkerPool.
+
+    Attributes:
+        workers: compute processes.
+        threads_per_worker: compute threads of each.
+        max_loaded_models: models that one worker keeps loaded.
+        queue_limit: calls that may wait for a worker; more are refused at once.
+        job_seconds: longest time one call may compute.
+        cancel_grace_s: time a worker has to stop after a cancel; then it is killed and replaced.
+        silence_s: longest time a worker with work may be silent; then it is killed and its blocks go to another.
+        start_s: longest time a worker may take to start.
+        progress_s: time between two Progress events.
+        checkpoint_s: least time between two checkpoints.
+        checkpoint_bytes: largest checkpoint that is handed out or taken back; the message must stay below 4 MiB.
+        checkpoint_key: authenticates checkpoints; replicas that shall take over from each other share it. None: random.
+        estimate_s: least time between two estimates of the standard error for Progress.
+        check_memory_bytes: address space of the process that checks a bundle; 0: no bound.
+        check_seconds: longest time one bundle may take to be checked.
+    """
+
+    workers: int = 1
+    threads_per_worker: int = 1
+    max_loaded_models: int = 2
+    queue_limit: int = 16
+    job_seconds: float = 24 * 3600.0
+    cancel_grace_s: float = 10.0
+    silence_s: float = 300.0
+    start_s: float = 120.0
+    progress_s: float = 1.0
+    checkpoint_s: float = 2.0
+    checkpoint_bytes: int = 2 * 1024 * 1024
+    checkpoint_key: bytes | None = None
+    estimate_s: float = 5.0
+    check_memory_bytes: int = 32 * 1024**3
+    check_seconds: float = 300.0

@@ -1,0 +1,129 @@
+"""One compute process: spawned with an environment of its own, talked to over a channel, killed without harm to others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from google.protobuf.message import Message
+from voxplain.worker.v1 import worker_pb2
+
+from voxplain_server.workers.channel import AsyncChannel, open_pair
+from voxplain_server.workers.faults import STDERR_MARK
+
+log = logging.getLogger(__name__)
+
+# Measured: with glibc's defaults every activation over 32 MiB is mapped and faulted in anew at each layer, which costs
+# torch a factor of two on 3D networks. Nothing returns to the system by itself then: workers call malloc_trim after a call.
+_ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456"}
+_MAX_STDERR_LINE = 512
+_MAX_STDERR_LINES = 1000
+
+
+def worker_environment(threads: int, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a worker: ours without the server's own variables (which may hold secrets), with the allocator and
+    thread settings that must be there before the process starts."""
+    kept = {name: value for name, value in inherited.items() if not name.startswith("VOXPLAIN_")}
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), str(threads))
+    return kept | _ALLOCATOR | counts | {"PYTHONUNBUFFERED": "1"}
+
+
+class WorkerProcess:
+    """A compute process and the front's end of its channel.
+
+    Args:
+        threads: compute threads.
+        memory_bytes: bound of its address space; 0: none.
+        on_event: called with every event and its descriptors, which are then its own to close.
+        on_lost: called once when the process is gone or speaks no sense.
+    """
+
+    def __init__(
+        self,
+        *,
+        threads: int,
+        memory_bytes: int = 0,
+        on_event: Callable[[worker_pb2.Event, list[int]], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        ours, theirs = open_pair()
+        with theirs:
+            arguments = [
+                sys.executable, "-P", "-m", "voxplain_server.workers.compute",
+                "--channel", str(theirs.fileno()), "--parent", str(os.getpid()),
+                "--threads", str(threads), "--memory", str(memory_bytes),
+            ]  # fmt: skip
+            self._popen = subprocess.Popen(
+                arguments,
+                env=worker_environment(threads, os.environ),
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        self._stderr = _StderrFilter(self._popen)
+        self._channel = AsyncChannel(ours, worker_pb2.Event, on_message=on_event, on_closed=on_lost)
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._popen.pid
+
+    def send(self, command: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send a command; the descriptors stay the caller's."""
+        self._channel.send(command, descriptors)
+
+    async def end(self) -> int:
+        """Kill the process and wait until it is gone. Returns its exit status; may be called more than once."""
+        self._channel.close()
+        with contextlib.suppress(ProcessLookupError):
+            self._popen.kill()
+        status = await asyncio.get_running_loop().run_in_executor(None, self._popen.wait)
+        self._stderr.close()
+        return status
+
+
+class _StderrFilter:
+    """Lets pass to the log only the lines that we wrote ourselves: libraries may print what they were given."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        if popen.stderr is None:
+            raise ValueError("the worker's standard error must be a pipe")
+        self._pipe = popen.stderr
+        self._pid = popen.pid
+        self._rest = b""
+        self._lines_left = _MAX_STDERR_LINES
+        self._loop = asyncio.get_running_loop()
+        os.set_blocking(self._pipe.fileno(), False)
+        self._loop.add_reader(self._pipe.fileno(), self._readable)
+
+    def close(self) -> None:
+        """Read what is left and let go of the pipe."""
+        if not self._pipe.closed:
+            self._readable()
+        if not self._pipe.closed:
+            self._loop.remove_reader(self._pipe.fileno())
+            self._pipe.close()
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._pipe.fileno(), 65536)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove_reader(self._pipe.fileno())
+            self._pipe.close()
+            return
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[-_MAX_STDERR_LINE:]
+        for line in lines:
+            if line.startswith(STDERR_MARK.encode()) and self._lines_left > 0:
+                self._lines_left -= 1
+                told = line[len(STDERR_MARK) : _MAX_STDERR_LINE].decode("ascii", "replace")
+                log.warning("worker %d: %s", self._pid, told)
