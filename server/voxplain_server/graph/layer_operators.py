@@ -56,9 +56,11 @@ def build_layer_normalization(site: Site) -> fx.Node:
         raise site.unsupported("statistics")
     rank, scale = site.rank(), site.weight(1)
     axis = int(site.attribute("axis", -1)) % rank
-    shape = site.graph.shape(site.node.inputs[0]) or ()
-    normalised = [size for size in shape[axis:] if isinstance(size, int)]
-    if len(normalised) != rank - axis:
+    shape = (site.graph.shape(site.node.inputs[0]) or ())[axis:]
+    # The scale may be broadcast; only where it is not does it tell a size that shape inference does not know.
+    scales = (1,) * (len(shape) - scale.ndim) + tuple(scale.shape)
+    normalised = [size if isinstance(size, int) else known for size, known in zip(shape, scales, strict=True)]
+    if any(known == 1 and not isinstance(size, int) for size, known in zip(shape, scales, strict=True)):
         raise site.unsupported("normalised axes of unknown size")
     module = nn.LayerNorm(normalised, eps=site.attribute("epsilon", _DEFAULT_EPSILON), bias=site.has(2), device="meta")
     module.weight = frozen(scale.expand(normalised))

@@ -223,6 +223,9 @@ def _settled(build: Callable[[], nn.Module], change: Callable[[nn.Module], None]
         torch.manual_seed(2023)
         network = build()
         for module in network.modules():
+            if hasattr(module, "inplace"):
+                # An activation in place overwrites what Captum's hooks keep of its input.
+                module.inplace = False
             if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm3d)) and module.affine:
                 _around_one(module.weight)
                 _around_zero(module.bias)
