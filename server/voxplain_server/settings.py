@@ -33,7 +33,6 @@ class Limits:
     max_tensors: int = _setting(256, "tensors of one call")
     max_chunks: int = _setting(100_000, "chunks of one call")
     max_checkpoint_bytes: int = _setting(2 * MIB, "bytes of a checkpoint that a client hands back")
-    max_evaluations: int = _setting(10_000_000, "evaluations that one method may plan")
     first_message_seconds: float = _setting(10.0, "seconds within which the spec must come")
     upload_grace_seconds: float = _setting(30.0, "seconds that an upload may take beyond its minimum rate")
     min_upload_bytes_per_second: float = _setting(64 * 1024.0, "slowest upload, on average, in bytes per second")

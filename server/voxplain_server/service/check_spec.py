@@ -1,0 +1,123 @@
+"""Everything that a spec shows is checked here, before a byte is reserved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from voxplain.errors import InvalidSpec, UnsupportedByModel
+from voxplain.v1 import explain_pb2, method_pb2
+from voxplain.volume import Geometry
+
+from voxplain_server.methods import all_methods
+from voxplain_server.methods.resolve import resolve_method
+from voxplain_server.models.case_plan import plan_case
+from voxplain_server.models.cautions import describe_cautions
+from voxplain_server.models.model import Model, OutputKind
+from voxplain_server.models.target_check import check_target, supported_scales
+from voxplain_server.models.traits import ModelTraits
+from voxplain_server.service.reservation import reserved_bytes
+from voxplain_server.service.spec_fields import check_declared_bytes, check_fields
+from voxplain_server.service.spec_references import check_references
+from voxplain_server.settings import Limits
+from voxplain_server.workers.catalog import Catalog, CatalogEntry
+
+BACKWARD_COST = 3.0
+"""A gradient pass takes about three times as long as an evaluation: one forward and twice that backward."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckedSpec:
+    """A spec that will be served.
+
+    Attributes:
+        entry: the model.
+        spec: the request with version, target, methods, seed and grid filled in.
+        cautions: what the caller should know.
+        evaluations: by method key, as planned on the declared shapes.
+        estimated_seconds: by method key, from the measured time of one evaluation.
+        reserved_bytes: what the call holds of the ledger.
+    """
+
+    entry: CatalogEntry
+    spec: explain_pb2.ExplainSpec
+    cautions: tuple[explain_pb2.Caution, ...]
+    evaluations: dict[str, int]
+    estimated_seconds: dict[str, float]
+    reserved_bytes: int
+
+
+def check_spec(spec: explain_pb2.ExplainSpec, catalog: Catalog, limits: Limits) -> CheckedSpec:
+    """Check a spec and fill in what it leaves open.
+
+    Raises:
+        InvalidSpec: a field cannot be; `field` names it.
+        ModelNotFound: no such model or version.
+        UnsupportedByModel: a method does not work on the model; `reason` as in GetModel, `field` names the method.
+        LimitExceeded: it asks for more than this server allows.
+    """
+    check_fields(spec, limits)
+    entry = catalog.find(spec.model, spec.version)
+    model = entry.model
+    resolved = explain_pb2.ExplainSpec()
+    resolved.CopyFrom(spec)
+    resolved.model, resolved.version, resolved.seed = model.name, model.version, spec.seed
+    resolved.grid = spec.grid or explain_pb2.GRID_INPUT
+    case = plan_case(model, resolved.tensors)
+    check_declared_bytes(resolved.tensors, limits)
+    check_target(model, resolved.target, tensors=resolved.tensors)
+    _fill_target(resolved.target, model)
+    traits = replace(entry.traits, background_cases=max(entry.traits.background_cases, len(case.background)))
+    grids = [plan.target for plan in case.plans]
+    resolver = _Resolver(model, traits, grids)
+    del resolved.methods[:]
+    resolved.methods.extend(resolver.resolve(method, f"methods[{index}]") for index, method in enumerate(spec.methods))
+    check_references(resolved, case, bundle_cases=entry.traits.background_cases)
+    return CheckedSpec(
+        entry=entry,
+        spec=resolved,
+        cautions=(*describe_cautions(case.cautions), *resolver.cautions),
+        evaluations=resolver.evaluations,
+        estimated_seconds=resolver.estimated_seconds,
+        reserved_bytes=reserved_bytes(resolved, grids),
+    )
+
+
+def _fill_target(target: explain_pb2.Target, model: Model) -> None:
+    target.scale = target.scale or supported_scales(model.output)[0]
+    if target.WhichOneof("kind") is None:
+        kind = target.scalar if model.output.kind is OutputKind.SCALAR else target.predicted
+        kind.SetInParent()
+    if model.output.kind is OutputKind.SEGMENTATION and target.region.WhichOneof("kind") is None:
+        target.region.predicted.SetInParent()
+
+
+class _Resolver:
+    """Resolves the methods of one spec, each key once."""
+
+    def __init__(self, model: Model, traits: ModelTraits, grids: Sequence[Geometry]) -> None:
+        self._model = model
+        self._traits = traits
+        self._shapes = [grid.shape for grid in grids]
+        self._one_grid = all(grid.same_grid(grids[0]) for grid in grids[1:])
+        self.cautions: list[explain_pb2.Caution] = []
+        self.evaluations: dict[str, int] = {}
+        self.estimated_seconds: dict[str, float] = {}
+
+    def resolve(self, asked: method_pb2.Method, field: str) -> method_pb2.Method:
+        resolved, violations = resolve_method(asked, self._model, shapes=self._shapes, one_grid=self._one_grid)
+        for violation in violations:
+            raise InvalidSpec(violation.reason, violation.message, field=f"{field}.{violation.field}".rstrip("."))
+        if resolved.key in self.evaluations:
+            raise InvalidSpec("KEY_DOUBLED", "give each method of a call a key of its own", field=f"{field}.key")
+        which = resolved.WhichOneof("method") or ""
+        method, params = all_methods()[which.replace("_", "-")], getattr(resolved, which)
+        for remark in method.remarks(params, self._model, self._traits):
+            if remark.fatal:
+                raise UnsupportedByModel(remark.reason, remark.message, field=field)
+            self.cautions.append(explain_pb2.Caution(code=remark.reason, description=remark.message, method_key=resolved.key))
+        count = method.count_evaluations(params, self._shapes)
+        self.evaluations[resolved.key] = count
+        cost = BACKWARD_COST if method.needs_gradients else 1.0
+        self.estimated_seconds[resolved.key] = count * cost * self._traits.evaluation_seconds
+        return resolved

@@ -1,0 +1,235 @@
+"""ExplainService: one call, from the spec to the record."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, aclosing, closing
+from typing import cast
+
+import grpc
+import grpc.aio
+from voxplain.errors import InternalFault, VoxplainError
+from voxplain.v1 import explain_pb2
+
+from voxplain_server.service.admission import Admission, Ticket
+from voxplain_server.service.call_observer import CallObserver
+from voxplain_server.service.check_spec import CheckedSpec, check_spec
+from voxplain_server.service.receive import Context, Upload, lay_out, read_spec
+from voxplain_server.service.send import Outlet
+from voxplain_server.service.status import abort_with, conceal
+from voxplain_server.settings import Limits
+from voxplain_server.workers.catalog import Catalog
+from voxplain_server.workers.job import Job, JobEvent, MapReady, Runner
+
+SERVICE = explain_pb2.DESCRIPTOR.services_by_name["ExplainService"].full_name
+
+
+class Explanations:
+    """Serves Explain.
+
+    Args:
+        catalog: the models.
+        runner: computes.
+        admission: lets calls in.
+        limits: what one call may take.
+        observer: told of calls.
+    """
+
+    def __init__(
+        self, *, catalog: Catalog, runner: Runner, admission: Admission, limits: Limits, observer: CallObserver
+    ) -> None:
+        self._catalog = catalog
+        self._runner = runner
+        self._admission = admission
+        self._limits = limits
+        self._observer = observer
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What a server registers. Messages stay bytes: protobuf would copy every chunk twice more."""
+        method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(
+            self.explain,
+            request_deserializer=None,
+            response_serializer=None,
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"Explain": method})
+
+    async def explain(self, _: object, context: Context) -> None:
+        """Serve one call; every fault leaves as a status with typed details, and nothing stays reserved."""
+        explanation_id = secrets.token_hex(8)
+        try:
+            await self._serve(context, explanation_id)
+        except Exception as fault:
+            error = conceal(fault, self._observer, explanation_id=explanation_id)
+        else:
+            return
+        await abort_with(context, error)
+
+    async def _serve(self, context: Context, explanation_id: str) -> None:
+        known_model = ""
+        with ExitStack() as held:
+            try:
+                self._admission.check_open()
+                spec = await read_spec(context, self._limits)
+                arrived_ns = time.time_ns()
+                checked = check_spec(spec, self._catalog, self._limits)
+                known_model = checked.entry.model.name
+                ticket = held.enter_context(self._admission.admit(checked.reserved_bytes))
+            except VoxplainError as refusal:
+                self._observer.call_refused(model=known_model, reason=refusal.reason, code=refusal.code.name)
+                raise
+            call = _Call(
+                context=context,
+                checked=checked,
+                ticket=ticket,
+                explanation_id=explanation_id,
+                arrived_ns=arrived_ns,
+                runner=self._runner,
+                limits=self._limits,
+                observer=self._observer,
+            )
+            await call.run()
+
+
+class _Call:
+    """An admitted call."""
+
+    def __init__(
+        self,
+        *,
+        context: Context,
+        checked: CheckedSpec,
+        ticket: Ticket,
+        explanation_id: str,
+        arrived_ns: int,
+        runner: Runner,
+        limits: Limits,
+        observer: CallObserver,
+    ) -> None:
+        self._checked = checked
+        self._ticket = ticket
+        self._id = explanation_id
+        self._arrived_ns = arrived_ns
+        self._runner = runner
+        self._observer = observer
+        self._places = lay_out(checked.spec.tensors)
+        self._outlet = Outlet(context, stall_seconds=limits.send_stall_seconds, observer=observer)
+        self._upload = Upload(context, self._places, limits=limits, observer=observer)
+        self._finished: set[str] = set()
+        self._methods = {method.key: _method_name(method.WhichOneof("method")) for method in checked.spec.methods}
+
+    async def run(self) -> None:
+        """Answer from Accepted to Summary, and tell the observer how it ended."""
+        begin = time.monotonic()
+        model = self._checked.entry.model
+        names = tuple(self._methods.values())
+        self._observer.call_started(
+            explanation_id=self._id,
+            model=model.name,
+            version=model.version,
+            methods=names,
+            tensors=len(self._places),
+        )
+        outcome, reason = "failed", "INTERNAL_ERROR"
+        try:
+            with closing(self._upload):
+                await self._answer()
+            outcome, reason = "completed", ""
+        except asyncio.CancelledError:
+            outcome, reason = "cancelled", "CANCELLED"
+            raise
+        except VoxplainError as error:
+            reason = error.reason
+            raise
+        finally:
+            self._observer.call_ended(
+                explanation_id=self._id,
+                model=model.name,
+                version=model.version,
+                methods=names,
+                unfinished=tuple(name for key, name in self._methods.items() if key not in self._finished),
+                outcome=outcome,
+                reason=reason,
+                seconds=time.monotonic() - begin,
+                bytes_received=self._upload.bytes_received,
+                bytes_sent=self._outlet.bytes_sent,
+            )
+
+    async def _answer(self) -> None:
+        await self._outlet.send(explain_pb2.ExplainResponse(accepted=self._accepted()))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                telling = tasks.create_task(self._outlet.keep_telling(self._freshen))
+                await self._upload.receive()
+                watching = tasks.create_task(self._upload.watch_the_rest())
+                await self._compute()
+                telling.cancel()
+                watching.cancel()
+        except BaseExceptionGroup as several:
+            # Whichever fault came first ended the others.
+            raise several.exceptions[0] from None
+
+    async def _compute(self) -> None:
+        events = cast("AsyncGenerator[JobEvent, None]", self._runner.run(self._job()))
+        recorded = False
+        async with aclosing(events):
+            async for event in events:
+                await self._pass_on(event)
+                recorded = isinstance(event, explain_pb2.ExplanationRecord)
+        if not recorded:
+            raise InternalFault("INTERNAL_ERROR", f"internal error {self._id}")
+
+    async def _pass_on(self, event: JobEvent) -> None:
+        if isinstance(event, MapReady):
+            await self._outlet.send_map(event)
+        elif isinstance(event, explain_pb2.Progress):
+            await self._outlet.send_progress(event)
+        elif isinstance(event, explain_pb2.Prediction):
+            await self._outlet.send(explain_pb2.ExplainResponse(prediction=event))
+        elif isinstance(event, explain_pb2.MethodResult):
+            self._finished.add(event.method_key)
+            method = self._methods.get(event.method_key, "")
+            self._observer.method_ended(method=method, model=self._checked.entry.model.name, result=event)
+            await self._outlet.send(explain_pb2.ExplainResponse(method_result=event))
+        else:
+            event.start_time.FromNanoseconds(self._arrived_ns)
+            await self._outlet.send(explain_pb2.ExplainResponse(summary=explain_pb2.Summary(record=event)))
+
+    def _job(self) -> Job:
+        spec = self._checked.spec
+        deadline: float | None = None
+        if spec.budget.HasField("soft_deadline"):
+            deadline = asyncio.get_running_loop().time() + spec.budget.soft_deadline.ToNanoseconds() / 1e9
+        return Job(
+            explanation_id=self._id,
+            spec=spec,
+            tensors=self._places,
+            memory=self._upload.memory,
+            cautions=self._checked.cautions,
+            estimated_seconds=self._checked.estimated_seconds,
+            deadline_s=deadline,
+        )
+
+    def _accepted(self) -> explain_pb2.Accepted:
+        spec, model = self._checked.spec, self._checked.entry.model
+        return explain_pb2.Accepted(
+            explanation_id=self._id,
+            model=model.name,
+            version=model.version,
+            model_digest=model.digest,
+            target=spec.target,
+            methods=spec.methods,
+            seed=spec.seed,
+            queue_position=self._ticket.ahead,
+            cautions=self._checked.cautions,
+        )
+
+    def _freshen(self, progress: explain_pb2.Progress) -> None:
+        progress.bytes_received = self._upload.bytes_received
+        progress.bytes_total = self._upload.bytes_total
+
+
+def _method_name(field: str | None) -> str:
+    return (field or "").replace("_", "-")

@@ -1,0 +1,54 @@
+"""Whether the tensors that methods refer to were declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from google.protobuf.message import Message
+from voxplain.errors import InvalidSpec, UnsupportedByModel
+from voxplain.v1 import explain_pb2, method_pb2
+
+from voxplain_server.models.case_plan import CasePlan
+
+
+def check_references(spec: explain_pb2.ExplainSpec, case: CasePlan, *, bundle_cases: int) -> None:
+    """Check that resolved methods find the tensors that they name.
+
+    Args:
+        spec: with resolved methods.
+        case: what the declared tensors are.
+        bundle_cases: background cases that the bundle holds.
+
+    Raises:
+        InvalidSpec: BASELINE_TENSORS_MISSING, LABEL_TENSORS_MISSING or BACKGROUND_CASE_MISSING.
+        UnsupportedByModel: NO_DONORS.
+    """
+    cases = len(case.background) or bundle_cases
+    for index, method in enumerate(spec.methods):
+        if method.HasField("feature_permutation") and not cases:
+            message = "the bundle holds no background cases: send some with the role BACKGROUND"
+            raise UnsupportedByModel("NO_DONORS", message, field=f"methods[{index}]")
+        for path, message_below in _messages(method, f"methods[{index}]"):
+            if isinstance(message_below, method_pb2.Baseline):
+                _check_baseline(message_below, path, sent=bool(case.baseline), cases=cases)
+            elif isinstance(message_below, method_pb2.LabelMapGrouping) and not case.labels:
+                message = "send one tensor with the role LABELS for all modalities, or one for each"
+                raise InvalidSpec("LABEL_TENSORS_MISSING", message, field=path)
+
+
+def _check_baseline(baseline: method_pb2.Baseline, path: str, *, sent: bool, cases: int) -> None:
+    kind = baseline.WhichOneof("kind")
+    if kind == "client" and not sent:
+        message = "send one tensor with the role BASELINE for every modality"
+        raise InvalidSpec("BASELINE_TENSORS_MISSING", message, field=f"{path}.client")
+    if kind == "background" and baseline.background.case_index >= cases:
+        message = "neither the call nor the bundle has a background case of this index"
+        raise InvalidSpec("BACKGROUND_CASE_MISSING", message, field=f"{path}.background.case_index")
+
+
+def _messages(message: Message, path: str) -> Iterator[tuple[str, Message]]:
+    for descriptor, value in message.ListFields():
+        if isinstance(value, Message):
+            below = f"{path}.{descriptor.name}"
+            yield below, value
+            yield from _messages(value, below)
