@@ -28,7 +28,7 @@ def translate(error: grpc.RpcError) -> VoxplainError:
 def _untyped(code: grpc.StatusCode, text: str, delay_s: float | None) -> VoxplainError:
     # A reset stream comes as UNAVAILABLE, INTERNAL, UNKNOWN or CANCELLED, depending on who reset it.
     if code is grpc.StatusCode.UNAVAILABLE or "RST_STREAM" in text or "Socket closed" in text:
-        message = "no answer from the server: check its address and that it is running"
+        message = "the server cannot be reached: check its address and that it is running"
         return ServerUnavailable("CONNECTION_LOST", message, retry_after_s=delay_s)
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return InternalFault("NOT_A_VOXPLAIN_SERVER", "the server does not offer this call: check its address and version")

@@ -38,7 +38,7 @@ class Payload:
         return hashlib.sha256(self.bytes()).hexdigest()
 
 
-def make_payload(header: tensor_pb2.Tensor, volume: VolumeLike) -> Payload:
+def make_payload(header: tensor_pb2.Tensor, volume: VolumeLike, *, field: str) -> Payload:
     """Fill a header's type, shape and affine from a volume whose voxels are brought to a type that travels.
 
     Volumes, baselines and background cases travel as float32 or int16, labels as int32, int16 or uint8, masks as uint8.
@@ -46,13 +46,13 @@ def make_payload(header: tensor_pb2.Tensor, volume: VolumeLike) -> Payload:
     Args:
         header: id, role, modality and case index.
         volume: of any real type.
+        field: names the argument in errors, for example `volumes[t1]`.
 
     Raises:
         InvalidTensor: DTYPE_UNSUPPORTED, RANK_INVALID, LABELS_NOT_INTEGERS or AFFINE_INVALID.
     """
     voxels = volume.voxels if isinstance(volume, Volume) else volume
     affine = volume.geometry.affine if isinstance(volume, Volume) else None
-    field = f"tensors[{header.id}]"
     if voxels.dtype.kind not in "fiub":
         raise InvalidTensor("DTYPE_UNSUPPORTED", "voxels must be real numbers", field=field)
     if voxels.ndim not in (2, 3):

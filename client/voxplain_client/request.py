@@ -149,9 +149,9 @@ def _payloads(options: ExplainOptions) -> Iterator[Payload]:
     if isinstance(labels, Mapping):
         yield from _by_modality("labels", tensor_pb2.TENSOR_ROLE_LABELS, labels)
     elif labels is not None:
-        yield make_payload(tensor_pb2.Tensor(id="labels", role=tensor_pb2.TENSOR_ROLE_LABELS), labels)
+        yield make_payload(tensor_pb2.Tensor(id="labels", role=tensor_pb2.TENSOR_ROLE_LABELS), labels, field="labels")
     if mask is not None:
-        yield make_payload(tensor_pb2.Tensor(id="mask", role=tensor_pb2.TENSOR_ROLE_MASK), mask)
+        yield make_payload(tensor_pb2.Tensor(id="mask", role=tensor_pb2.TENSOR_ROLE_MASK), mask, field="mask")
 
 
 def _by_modality(
@@ -164,4 +164,4 @@ def _by_modality(
     # Numbered, because a modality's name may hold characters that an id may not.
     for number, (modality, volume) in enumerate(volumes.items()):
         header = tensor_pb2.Tensor(id=f"{prefix}-{number}", role=role, modality=modality, case_index=case_index)
-        yield make_payload(header, volume)
+        yield make_payload(header, volume, field=f"{prefix}[{modality}]")

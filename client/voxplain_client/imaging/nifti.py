@@ -108,9 +108,9 @@ def write_nifti(
     header["intent_name"] = mark.encode("ascii", "replace")[:15]
     if header.get_xyzt_units()[0] == "unknown":
         header.set_xyzt_units("mm")
-    image_type = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    image_type: Any = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
     # Without an affine nibabel takes what the header says, codes included.
-    image: Any = image_type(shaped, None, header)
+    image = image_type(shaped, None, header)
     if not own_grid and geometry is not None:
         _place(image, geometry, code=max(int(header["sform_code"]), int(header["qform_code"])))
     nibabel.save(image, path)

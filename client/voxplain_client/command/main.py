@@ -1,0 +1,62 @@
+"""The `voxplain` command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from voxplain.errors import VoxplainError
+
+from voxplain_client.command import describe, explain, methods, models
+from voxplain_client.command.usage_fault import UsageFault
+from voxplain_client.connection import server_address
+
+REFUSED = 2
+INTERRUPTED = 130
+
+_IMAGING = ("nibabel", "matplotlib", "rich")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one sub-command.
+
+    Returns:
+        The exit code: 0 done; 1 a method failed, or a replay gave other bytes; 2 refused, with one line that says why; 130
+        interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except VoxplainError as error:
+        print(f"voxplain: {_in_one_line(error, options)}", file=sys.stderr)
+        return REFUSED
+    except ModuleNotFoundError as error:
+        if error.name not in _IMAGING:
+            raise
+        print(f"voxplain: {error.name} is not installed: pip install 'voxplain[imaging]'", file=sys.stderr)
+        return REFUSED
+    except OSError as error:
+        print(f"voxplain: {error.strerror or 'a file cannot be written'}: check --out", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="voxplain", description="Explains what deep networks see in medical volumes.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (explain, models, methods, describe):
+        command.add_parser(commands)
+    return parser
+
+
+def _in_one_line(error: VoxplainError, options: argparse.Namespace) -> str:
+    if isinstance(error, UsageFault):
+        return f"{error.field}: {error.message}"
+    where = f"{error.field}: " if error.field else ""
+    reason = error.reason
+    if reason == "CONNECTION_LOST":
+        reason += f", {server_address(options.server)}"
+    wait = f"; try again in {error.retry_after_s:.0f} s" if error.retry_after_s is not None else ""
+    return f"{where}{' '.join(error.message.split())}{wait} ({reason})"
