@@ -9,6 +9,7 @@ import onnx.numpy_helper
 import onnx.shape_inference
 
 from voxplain_server.graph.constant_folding import constant_of, fold, part_of_shape
+from voxplain_server.graph.model_file_error import ModelFileError
 from voxplain_server.graph.onnx_graph import Array, Graph, Node, Shape
 from voxplain_server.graph.unsupported_operator import UnsupportedOperator
 
@@ -49,9 +50,8 @@ class _Reading:
         used = {value for node in nodes for value in node.input} | set(self._outputs)
         constants = {name: value for name, value in self._constants.items() if name in used}
         shapes = dict(self._shapes) | {name: tuple(value.shape) for name, value in constants.items()}
-        types = {name: np.dtype(onnx.helper.tensor_dtype_to_np_dtype(code)) for name, code in self._types.items() if code} | {
-            name: value.dtype for name, value in constants.items()
-        }
+        types = {name: dtype for name, code in self._types.items() if (dtype := _dtype(code)) is not None}
+        types |= {name: value.dtype for name, value in constants.items()}
         return Graph(
             inputs=tuple(value.name for value in self._inputs),
             outputs=self._outputs,
@@ -75,7 +75,10 @@ class _Reading:
         ]
         proto = onnx.helper.make_graph(self._nodes, "shapes", [*self._inputs, *large], list(self._model.graph.output), small)
         skeleton = onnx.helper.make_model(proto, opset_imports=self._model.opset_import, ir_version=self._model.ir_version)
-        inferred = onnx.shape_inference.infer_shapes(skeleton, check_type=False, strict_mode=False, data_prop=True).graph
+        try:
+            inferred = onnx.shape_inference.infer_shapes(skeleton, check_type=False, strict_mode=False, data_prop=True).graph
+        except (onnx.shape_inference.InferenceError, RuntimeError) as error:
+            raise ModelFileError("CORRUPT_MODEL_FILE", "the shapes in the model contradict each other") from error
         for info in (*inferred.input, *inferred.value_info, *inferred.output):
             tensor = info.type.tensor_type
             self._types[info.name] = tensor.elem_type
@@ -102,9 +105,9 @@ class _Reading:
         if node.op_type in ("Shape", "Size"):
             return self._folded_shape(node)
         if node.op_type == "CastLike":
-            target = self._types.get(node.input[1])
+            target = _dtype(self._types.get(node.input[1], 0))
             value = self._constants.get(node.input[0])
-            return None if value is None or not target else [value.astype(onnx.helper.tensor_dtype_to_np_dtype(target))]
+            return None if value is None or target is None else [value.astype(target)]
         present = [value for value in node.input if value]
         if present and all(value in self._constants for value in present):
             return fold(node, {value: self._constants[value] for value in present}, opset=self._opset)
@@ -177,6 +180,14 @@ def _with_inputs(node: onnx.NodeProto, inputs: list[str]) -> onnx.NodeProto:
     del changed.input[:]
     changed.input.extend(inputs)
     return changed
+
+
+def _dtype(code: int) -> np.dtype[Any] | None:
+    """The type of that number in ONNX; None for no type and for numbers that no type has."""
+    try:
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(code))
+    except KeyError:
+        return None
 
 
 def _dimension(dim: Any) -> int | str | None:

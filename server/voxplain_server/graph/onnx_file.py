@@ -48,16 +48,19 @@ def _content(path: pathlib.Path, max_bytes: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ModelFileError("MODEL_FILE_UNREADABLE", "the model file cannot be opened: check that it is there") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ModelFileError("MODEL_FILE_UNREADABLE", "the model file is not a regular file")
         if status.st_size > max_bytes:
-            raise ModelFileError("MODEL_TOO_LARGE", "the model file exceeds the limit: raise it, or shrink the model")
-        # One byte more than allowed: the file may have grown since its size was asked.
-        content = file.read(max_bytes + 1)
+            raise _too_large()
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            # One byte more than allowed: the file may have grown since its size was asked.
+            content = file.read(max_bytes + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > max_bytes:
-        raise ModelFileError("MODEL_TOO_LARGE", "the model file exceeds the limit: raise it, or shrink the model")
+        raise _too_large()
     return content
 
 
@@ -105,6 +108,10 @@ def _keep_standard_opset(model: onnx.ModelProto) -> None:
         raise _corrupt("names no single version of the ONNX operators")
     del model.opset_import[:]
     model.opset_import.add(domain="", version=versions.pop())
+
+
+def _too_large() -> ModelFileError:
+    return ModelFileError("MODEL_TOO_LARGE", "the model file exceeds the limit: raise it, or shrink the model")
 
 
 def _corrupt(what: str) -> ModelFileError:

@@ -58,9 +58,9 @@ class Graph:
         return value
 
     def has_value(self, value: str) -> bool:
-        """Whether `value` is computed from the inputs, or is one of them."""
+        """Whether the graph knows `value`: an input, what a node makes, or a constant."""
         value = self.resolve(value)
-        return value in self._producers or value in self.inputs
+        return value in self._producers or value in self.inputs or value in self.initializers
 
     def producer(self, value: str) -> Node | None:
         """The node that makes `value`; None for inputs, initializers and unknown names."""

@@ -61,7 +61,7 @@ class _Construction:
 
     def finish(self, outputs: tuple[str, ...]) -> Twin:
         if not outputs or not all(self._graph.has_value(name) for name in outputs):
-            raise ValueError("outputs: a name is not a computed value of this graph; take outputs of its nodes")
+            raise ValueError("outputs: a name is not a value of this graph; take outputs of its nodes")
         for name in self._graph.inputs:
             self._values[name] = self._fx.placeholder(_identifier(name))
         self._build_nodes(self._graph.ancestors(outputs))
@@ -99,18 +99,22 @@ class _Construction:
 
     def _build_nodes(self, nodes: Sequence[Node]) -> None:
         unsupported: list[str] = []
+        cause: Exception | None = None
         for node in nodes:
             try:
                 if node.op not in OPERATORS:
                     raise UnsupportedOperator((node.op,))
                 built = OPERATORS[node.op](Site(node, self._graph, self))
-            except UnsupportedOperator as error:
-                unsupported.extend(error.ops)
+            except Exception as error:
+                # A node may be built against the rules of its operator in ways that no checker looks for.
+                named = error.ops if isinstance(error, UnsupportedOperator) else (f"{node.op} (malformed)",)
+                unsupported.extend(named)
+                cause = error
                 # The walk goes on, so that the error names what else is missing.
                 built = tuple(self._fx.call_function(literal, ((), (0,), self.dtype)) for _ in node.outputs)
             self._remember(node, built)
         if unsupported:
-            raise UnsupportedOperator(tuple(unsupported))
+            raise UnsupportedOperator(tuple(unsupported)) from cause
 
     def _remember(self, node: Node, built: Built) -> None:
         results = (built,) if isinstance(built, fx.Node) else built

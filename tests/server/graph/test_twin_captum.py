@@ -45,7 +45,7 @@ def attribute(method: str, network: nn.Module, case: NetworkCase) -> tuple[Tenso
         # Captum announces its hooks.
         warnings.filterwarnings("ignore", module="captum.*")
         maps: tuple[Tensor, ...] = METHODS[method](ClassMeans(network)).attribute(inputs, target=TARGET)
-    return maps
+    return tuple(found.detach() for found in maps)
 
 
 def supported(method: str, case: NetworkCase) -> bool:
