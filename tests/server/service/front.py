@@ -15,7 +15,7 @@ from typing import Any
 import grpc.aio
 import numpy as np
 from google.rpc import error_details_pb2
-from grpc_status import rpc_status  # type: ignore[import-untyped]
+from grpc_status import rpc_status
 from voxplain import wire
 from voxplain.v1 import catalog_pb2, explain_pb2, method_pb2, tensor_pb2
 from voxplain_server.models.model import Activation, InputSpec, ModalitySpec, Model, OutputKind, OutputSpec
@@ -60,7 +60,7 @@ def entry(described: Model, traits: ModelTraits | None = None) -> CatalogEntry:
     """Its entry; by default a twin without ReLU, so that guided-backprop does not work."""
     traits = traits or ModelTraits(twin_parity=0.0, has_relu=False, evaluation_seconds=0.01)
     told = catalog_pb2.Model(name=described.name, version=described.version, digest=described.digest)
-    return CatalogEntry(described, traits, told, "onnxruntime-cpu", "", "")
+    return CatalogEntry(model=described, traits=traits, description=told, engine="onnxruntime-cpu")
 
 
 def catalogue() -> Catalog:
