@@ -12,6 +12,7 @@ from voxplain.errors import CheckpointRefused, InternalFault, LimitExceeded, Ser
 from voxplain.v1 import explain_pb2
 from voxplain.worker.v1 import worker_pb2
 
+from voxplain_server.models.description import model_to_json
 from voxplain_server.workers.catalog import CatalogEntry
 from voxplain_server.workers.checkpoint import Checkpoint
 from voxplain_server.workers.events import PoolObserver
@@ -261,8 +262,7 @@ class Call:
         command = worker_pb2.Open(
             spec=spec,
             tensors=places,
-            model_json=self.entry.model_json,
-            traits_json=self.entry.traits_json,
+            model_json=model_to_json(self.entry.model, self.entry.traits),
             execution=self.execution,
             lead=lead,
             max_loaded_models=self._settings.max_loaded_models,
@@ -277,11 +277,7 @@ class Call:
         elif kind == "block_done":
             self._note_block(lease, event.block_done)
         elif kind == "advanced":
-            run = self.runs[event.advanced.method]
-            self._observer.evaluations(
-                method=run.name, engine=self.entry.engine, count=max(event.advanced.passes - run.passes, 0)
-            )
-            run.passes = event.advanced.passes
+            self.runs[event.advanced.method].passes = event.advanced.passes
         elif kind == "map_made" and descriptors:
             await self._note_map(event.map_made, descriptors)
         elif kind == "estimated":
@@ -303,9 +299,7 @@ class Call:
         self.prepared = prepared
         for index, (method, outline) in enumerate(zip(self.job.spec.methods, prepared.outlines, strict=True)):
             name = (method.WhichOneof("method") or "").replace("_", "-")
-            self.runs.append(
-                MethodRun(index=index, key=method.key, name=name, outline=outline, budget=self.job.spec.budget)
-            )
+            self.runs.append(MethodRun(index=index, key=method.key, name=name, outline=outline, budget=self.job.spec.budget))
         self.cautions.extend(prepared.cautions)
         self.board = ScoreBoard.create([run.planned if run.desk is not None else 0 for run in self.runs])
         if self._checkpoint is not None:
@@ -356,7 +350,10 @@ class Call:
         if told.want == worker_pb2.WANT_FINAL:
             self.cautions.extend(told.cautions)
             if run.desk is None:
-                run.passes = max(run.passes, told.result.evaluations_done)
+                run.passes, saved = told.result.evaluations_done, told.result.evaluations_saved
+                self._observer.evaluations(method=run.name, engine=told.result.engine, count=run.passes - saved)
+                if saved:
+                    self._observer.saved(reason="shared", count=saved)
             await self._finish(run, run.chosen or Ending(explain_pb2.OUTCOME_COMPLETED), told.result)
 
     def _note_failure(self, lease: Lease, failed: worker_pb2.Failed) -> None:
@@ -486,7 +483,7 @@ class Call:
             run.blocks_shown = desk.blocks_done
             self._ask(run, lead, want, None)
 
-    def _early_look(self, run: MethodRun) -> worker_pb2.Want | None:
+    def _early_look(self, run: MethodRun) -> worker_pb2.Want.ValueType | None:
         """Whether a snapshot or the standard error is due."""
         desk, now, spec = run.desk, self._loop.time(), self.job.spec
         if desk is None or desk.blocks_done <= run.blocks_shown:
@@ -507,7 +504,7 @@ class Call:
             run.desk.stop()
         self._ask(run, lead, worker_pb2.WANT_FINAL, ending.first_blocks)
 
-    def _ask(self, run: MethodRun, lead: Lease, want: worker_pb2.Want, first_blocks: int | None) -> None:
+    def _ask(self, run: MethodRun, lead: Lease, want: worker_pb2.Want.ValueType, first_blocks: int | None) -> None:
         run.asked = want
         command = worker_pb2.Estimate(method=run.index, want=want, first_blocks=first_blocks)
         lead.worker.send(worker_pb2.Command(estimate=command))

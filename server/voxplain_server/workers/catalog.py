@@ -21,17 +21,12 @@ class CatalogEntry:
         traits: what checking its graph has shown.
         description: as clients see it.
         engine: name of the engine that evaluates it.
-        model_json, traits_json: the first two as they travel to workers.
-        remarks: plain sentences for the person who runs the check.
     """
 
     model: Model
     traits: ModelTraits
     description: catalog_pb2.Model
     engine: str
-    model_json: str
-    traits_json: str
-    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

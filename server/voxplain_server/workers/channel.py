@@ -170,9 +170,7 @@ def _pack(message: Message, descriptors: Sequence[int]) -> tuple[bytes, list[int
 
 
 def _receive(end: socket.socket, received: type[Received]) -> tuple[Received, list[int]]:
-    frame, descriptors, flags, _ = socket.recv_fds(
-        end, MAX_INLINE_BYTES + 1, MAX_DESCRIPTORS + 1, socket.MSG_CMSG_CLOEXEC
-    )
+    frame, descriptors, flags, _ = socket.recv_fds(end, MAX_INLINE_BYTES + 1, MAX_DESCRIPTORS + 1, socket.MSG_CMSG_CLOEXEC)
     try:
         if not frame or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise ChannelBroken("no whole frame")

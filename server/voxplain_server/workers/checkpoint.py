@@ -57,7 +57,7 @@ def bind_request(model_digest: str, spec: explain_pb2.ExplainSpec, execution: ex
     kept = explain_pb2.ExplainSpec()
     kept.CopyFrom(spec)
     for name in ("checkpoint", "request_id", "snapshot_interval", "execution"):
-        kept.ClearField(name)  # type: ignore[arg-type]
+        kept.ClearField(name)
     digest = hashlib.sha256(model_digest.encode())
     for message in (kept, execution):
         encoded = message.SerializeToString(deterministic=True)

@@ -17,10 +17,12 @@ import sys
 import threading
 import time
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from voxplain.errors import Cancelled
 from voxplain.worker.v1 import worker_pb2
 
+from voxplain_server.models.description import model_from_json
 from voxplain_server.workers.channel import Channel, ChannelBroken
 from voxplain_server.workers.faults import describe_fault
 from voxplain_server.workers.held_model import HeldModels
@@ -87,12 +89,12 @@ class Compute:
             return
         if call and call == self._cancelled_call:
             return
-        failed_at: dict[str, int] = {}
+        failed = worker_pb2.Failed()
         if kind in ("evaluate", "attribute", "estimate"):
-            failed_at["method"] = getattr(command, kind).method
+            failed.method = getattr(command, kind).method
         if kind == "evaluate":
-            failed_at["block"] = command.evaluate.block
-        self._method = failed_at.get("method", -1)
+            failed.block = command.evaluate.block
+        self._method = failed.method if failed.HasField("method") else -1
         try:
             self._dispatch(command, descriptors)
         except ChannelBroken:
@@ -100,8 +102,7 @@ class Compute:
         except BaseException as error:
             if isinstance(error, Cancelled) and call == self._cancelled_call:
                 return
-            failed = describe_fault(error)
-            failed.MergeFrom(worker_pb2.Failed(**failed_at))
+            failed.MergeFrom(describe_fault(error))
             self._send(call, failed=failed)
 
     def _dispatch(self, command: worker_pb2.Command, descriptors: list[int]) -> None:
@@ -109,19 +110,19 @@ class Compute:
         if kind == "check":
             from voxplain_server.workers.bundle_check import check_bundle
 
-            self._send(call, checked=check_bundle(command.check.bundle, threads=self._threads))
+            self._send(call, checked=check_bundle(command.check, threads=self._threads))
         elif kind == "open":
             self._close()
-            held = self._models.hold(
-                command.open.bundle.name,
-                command.open.bundle.version,
-                command.open.bundle.folder,
-                digest=command.open.digest,
-                metadata_digest=command.open.metadata_digest,
-                most=command.open.max_loaded_models,
-            )
+            model, traits = model_from_json(command.open.model_json)
+            held = self._models.hold(model, most=command.open.max_loaded_models)
             self._session = Session(
-                call, command.open, held, memory=descriptors[0], channel=self._channel, cancelled=lambda: self._asked(call)
+                call,
+                command.open,
+                held,
+                traits=traits,
+                memory=descriptors[0],
+                channel=self._channel,
+                cancelled=lambda: self._asked(call),
             )
             self._send(call, prepared=self._session.prepare())
         elif self._session is not None and self._session.call == call:
@@ -166,7 +167,7 @@ def package_versions() -> dict[str, str]:
 def device_name() -> str:
     """The processor, as the system names it: equal bytes are promised for equal processors only."""
     try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
+        with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as lines:
             named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
     except OSError:
         named = ""

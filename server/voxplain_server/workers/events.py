@@ -12,7 +12,8 @@ class PoolObserver(Protocol):
         """Perturbed cases went through a model, or gradient passes were done. `method` is the kebab name."""
 
     def saved(self, *, reason: str, count: int) -> None:
-        """Evaluations needed no pass: "unchanged" (the perturbation changes nothing) or "checkpoint"."""
+        """Evaluations needed no pass: "unchanged" (the perturbation changes nothing), "shared" (a gradient that another
+        method of the call has made) or "checkpoint"."""
 
     def batch_size(self, size: int) -> None:
         """A call begins with this many perturbed cases in one pass."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from voxplain.errors import UnsupportedByModel
 
 from voxplain_server.engines.engine import Differentiable
@@ -41,6 +39,10 @@ class HeldModel:
             self._twin = TorchEngine(twin, self.model, threads=self._threads)
         return self._twin
 
+    def rest(self) -> None:
+        """Give back the memory that engines keep between passes; called when a job has ended."""
+        self.evaluator.shrink()
+
 
 class HeldModels:
     """The models that a worker keeps loaded; the one used longest ago goes first.
@@ -53,22 +55,22 @@ class HeldModels:
         self._threads = threads
         self._held: dict[str, HeldModel] = {}
 
-    def hold(self, name: str, version: str, folder: str, *, digest: str, metadata_digest: str, most: int) -> HeldModel:
-        """The model of these digests, from memory or from its folder.
+    def hold(self, checked: Model, *, most: int) -> HeldModel:
+        """The model that was checked, from memory or from its folder.
 
         Raises:
-            voxplain.errors.UnsupportedByModel: MODEL_CHANGED; the folder holds another model than the one that was checked.
+            voxplain.errors.UnsupportedByModel: MODEL_CHANGED; the folder holds another model now.
         """
-        key = f"{digest} {metadata_digest}"
+        key = f"{checked.digest} {checked.metadata_digest}"
         held = self._held.pop(key, None)
         if held is None:
             while len(self._held) >= max(most, 1):
                 del self._held[next(iter(self._held))]
             try:
-                loaded = load_model(BundlePlace(name, version, Path(folder)))
+                loaded = load_model(BundlePlace(checked.name, checked.version, checked.folder))
             except ModelRefused as error:
                 raise _changed() from error
-            if (loaded.model.digest, loaded.model.metadata_digest) != (digest, metadata_digest):
+            if (loaded.model.digest, loaded.model.metadata_digest) != (checked.digest, checked.metadata_digest):
                 raise _changed()
             held = HeldModel(loaded, threads=self._threads)
         self._held[key] = held
@@ -77,5 +79,7 @@ class HeldModels:
 
 def _changed() -> UnsupportedByModel:
     return UnsupportedByModel(
-        "MODEL_CHANGED", "the model's files changed since the server checked them; its operator must start it anew", field="model"
+        "MODEL_CHANGED",
+        "the model's files changed since the server checked them; its operator must start it anew",
+        field="model",
     )

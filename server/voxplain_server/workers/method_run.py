@@ -23,7 +23,7 @@ class Ending:
         first_blocks: the map rests on so many blocks from the first on; None: on all that are done.
     """
 
-    outcome: explain_pb2.Outcome
+    outcome: explain_pb2.Outcome.ValueType
     reason: str = ""
     description: str = ""
     first_blocks: int | None = None
@@ -65,7 +65,7 @@ class MethodRun:
     budget: explain_pb2.Budget
     desk: BlockDesk | None = None
     passes: int = 0
-    asked: worker_pb2.Want | None = None
+    asked: worker_pb2.Want.ValueType | None = None
     reviewing: bool = False
     chosen: Ending | None = None
     interrupted: bool = False

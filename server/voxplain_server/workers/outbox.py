@@ -37,8 +37,9 @@ class Outbox:
 
     def tell(self, progress: explain_pb2.Progress) -> None:
         """Put a Progress in the place of the one that waits, if any. A checkpoint that was not read yet is kept."""
-        if self._events and isinstance(self._events[-1], explain_pb2.Progress):
-            old = self._events.pop()
+        old = self._events[-1] if self._events else None
+        if isinstance(old, explain_pb2.Progress):
+            self._events.pop()
             if old.checkpoint and not progress.checkpoint:
                 progress.checkpoint = old.checkpoint
         self._put(progress)

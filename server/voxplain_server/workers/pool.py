@@ -113,9 +113,7 @@ class WorkerPool:
         began_at = asyncio.get_running_loop().time()
         self._check_open()
         entry = self._catalog.find(job.spec.model, job.spec.version)
-        execution = resolve_execution(
-            entry.model, job.spec, engine=entry.engine, threads=self._settings.threads_per_worker
-        )
+        execution = resolve_execution(entry.model, job.spec, engine=entry.engine, threads=self._settings.threads_per_worker)
         binding = bind_request(entry.model.digest, job.spec, execution)
         checkpoint = self._read_checkpoint(job, binding)
         async with contextlib.AsyncExitStack() as stack:
@@ -322,9 +320,7 @@ class WorkerPool:
     def _read_checkpoint(self, job: Job, binding: bytes) -> Checkpoint | None:
         if not job.spec.checkpoint:
             return None
-        return unpack_checkpoint(
-            job.spec.checkpoint, binding=binding, key=self._key, max_bytes=self._settings.checkpoint_bytes
-        )
+        return unpack_checkpoint(job.spec.checkpoint, binding=binding, key=self._key, max_bytes=self._settings.checkpoint_bytes)
 
     async def _until_no_calls(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()

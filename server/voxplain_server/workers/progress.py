@@ -107,7 +107,9 @@ class ProgressTeller:
         estimated = self._call.job.estimated_seconds.get(run.key)
         if estimated is None and self._call.prepared is not None:
             plans: Sequence[explain_pb2.MethodPlan] = self._call.prepared.prediction.plans
-            estimated = next((plan.estimated_duration.ToNanoseconds() / 1e9 for plan in plans if plan.method_key == run.key), 0.0)
+            estimated = next(
+                (plan.estimated_duration.ToNanoseconds() / 1e9 for plan in plans if plan.method_key == run.key), 0.0
+            )
         return (estimated or 0.0) * left / max(run.planned, 1)
 
     def _checkpoint_due(self) -> bool:

@@ -24,7 +24,10 @@ class Finished(Protocol):
     prepared: worker_pb2.Prepared | None
     results: list[explain_pb2.MethodResult]
     maps: list[explain_pb2.MapDigest]
-    elapsed_s: float
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since it was handed to the pool."""
 
 
 def make_record(call: Finished, ready: worker_pb2.Ready) -> explain_pb2.ExplanationRecord:

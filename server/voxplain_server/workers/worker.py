@@ -68,7 +68,11 @@ class Worker:
         self.loaded = [*(each for each in self.loaded if each != digest), digest][-most:]
 
     async def dismiss(self, *, cancel: bool, grace_s: float) -> bool:
-        """End the lease: the worker forgets the call, at once where `cancel`. False: it did not within the grace, or is gone."""
+        """End the lease: the worker forgets the call, at once where `cancel`.
+
+        Returns:
+            False: it did not within the grace, or it is gone.
+        """
         self._holder = None
         if self.gone.is_set():
             return False

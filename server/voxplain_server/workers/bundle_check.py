@@ -1,0 +1,163 @@
+"""Looks at one bundle in a sacrificial process: reads it, builds the twin, lets both engines answer, measures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from voxplain.errors import UnsupportedByModel
+from voxplain.volume import Geometry
+from voxplain.worker.v1 import worker_pb2
+
+from voxplain_server.engines.onnx_engine import OnnxEngine
+from voxplain_server.graph.cam_layer import find_cam_layer
+from voxplain_server.graph.dependence import dependence
+from voxplain_server.graph.onnx_graph import Graph
+from voxplain_server.graph.traits import has_relu, operators_without_deep_lift_rule
+from voxplain_server.graph.unsupported_operator import UnsupportedOperator
+from voxplain_server.models.bundle_place import BundlePlace
+from voxplain_server.models.case import Case
+from voxplain_server.models.description import model_to_json
+from voxplain_server.models.loading import LoadedModel, load_model
+from voxplain_server.models.model import ModalitySpec, Model
+from voxplain_server.models.model_refused import ModelRefused
+from voxplain_server.models.traits import ModelTraits
+from voxplain_server.workers.faults import describe_fault
+from voxplain_server.workers.model_description import describe_model
+
+PROBES = 2
+PROBE_EDGES = (32, 64, 96, 16)
+"""Voxels tried on axes of any size: networks with several poolings cannot read small ones."""
+PROBE_SLICES = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Answered:
+    case: Case
+    answer: npt.NDArray[np.float32]
+
+
+def check_bundle(asked: worker_pb2.Check, *, threads: int) -> worker_pb2.Checked:
+    """Check one version of a model.
+
+    Raises:
+        voxplain.errors.UnsupportedByModel: it cannot be served; reason and message are for the operator and for clients.
+    """
+    try:
+        loaded = load_model(BundlePlace(asked.name, asked.version, Path(asked.folder)))
+    except ModelRefused as refused:
+        raise UnsupportedByModel(refused.reason, refused.message) from None
+    model = loaded.model
+    try:
+        evaluator = OnnxEngine(loaded.proto, model, threads=threads)
+    except UnsupportedByModel:
+        raise
+    except Exception as error:
+        # Logged with an id by describe_fault; its text may quote the file.
+        describe_fault(error)
+        message = "ONNX Runtime cannot load the model file. Run it there once yourself, and export it anew."
+        raise UnsupportedByModel("ONNX_RUNTIME_REFUSED", message) from None
+    answered = _probe(model, evaluator)
+    began_at = time.monotonic()
+    evaluator.answer(answered[0].case)
+    seconds = time.monotonic() - began_at
+    traits = _traits(loaded, answered, seconds, threads=threads)
+    return worker_pb2.Checked(
+        model_json=model_to_json(model, traits), description=describe_model(model, traits), engine=evaluator.name
+    )
+
+
+def probe_cases(model: Model, edge: int) -> Iterator[Case]:
+    """Random cases of the shape that the model reads; axes of any size get about `edge` voxels."""
+    for seed in range(PROBES):
+        draws = np.random.default_rng(seed)
+        shapes = [probe_shape(model, modality, edge) for modality in model.modalities]
+        volumes = tuple(draws.standard_normal(shape).astype(np.float32) for shape in shapes)
+        yield Case(model=model, volumes=volumes, grids=tuple(Geometry(shape) for shape in shapes))
+
+
+def probe_shape(model: Model, modality: ModalitySpec, edge: int) -> tuple[int, ...]:
+    """Voxels of a probe along each axis."""
+    slice_axis = next(spec.slice_axis for spec in model.inputs if modality.name in spec.modalities)
+    multiples = modality.multiples or (1,) * len(modality.shape)
+    free = [PROBE_SLICES if axis == slice_axis else edge for axis in range(len(modality.shape))]
+    return tuple(
+        fixed if fixed is not None else -(-size // multiple) * multiple
+        for fixed, size, multiple in zip(modality.shape, free, multiples, strict=True)
+    )
+
+
+def _probe(model: Model, evaluator: OnnxEngine) -> list[_Answered]:
+    fixed = all(None not in modality.shape for modality in model.modalities)
+    fault: Exception | None = None
+    for edge in PROBE_EDGES[:1] if fixed else PROBE_EDGES:
+        try:
+            return [_Answered(case, evaluator.answer(case)) for case in probe_cases(model, edge)]
+        except Exception as error:
+            fault = error
+    if fault is not None:
+        describe_fault(fault)
+    message = "ONNX Runtime cannot run the model on a random case of the shape that its bundle states. Correct spatial_shape."
+    raise UnsupportedByModel("PROBE_FAILED", message)
+
+
+def _traits(loaded: LoadedModel, answered: list[_Answered], seconds: float, *, threads: int) -> ModelTraits:
+    model, graph = loaded.model, loaded.graph
+    unsupported, parity, layers = _compare(loaded, answered, threads=threads)
+    default = find_cam_layer(graph, output=model.output.score_name)
+    return ModelTraits(
+        unsupported_operators=unsupported,
+        twin_parity=parity,
+        has_relu=has_relu(graph),
+        cam_layers=layers,
+        default_cam_layers=model.cam_layers or tuple(layer.value for layer in default.layers),
+        deep_lift_rule_missing=operators_without_deep_lift_rule(graph),
+        has_max_pool=any(node.op == "MaxPool" for node in graph.nodes),
+        evaluation_seconds=seconds,
+        background_cases=len(model.background_cases),
+    )
+
+
+def _compare(
+    loaded: LoadedModel, answered: list[_Answered], *, threads: int
+) -> tuple[tuple[str, ...], float | None, tuple[str, ...]]:
+    """Operators that the twin cannot read, its largest relative difference, and the layers that Grad-CAM can read."""
+    from voxplain_server.engines.torch_evaluator import TorchEvaluator
+    from voxplain_server.graph.twin import build_twin
+
+    model = loaded.model
+    try:
+        twin = build_twin(loaded.graph, outputs=[model.output.score_name])
+    except UnsupportedOperator as refused:
+        return refused.ops, None, ()
+    layers = _layers(loaded.graph, twin.onnx_values, {name for name, _ in twin.named_modules()})
+    evaluator = TorchEvaluator(twin, model, threads=threads)
+    try:
+        differences = [_difference(evaluator.answer(each.case), each.answer) for each in answered]
+    except Exception as error:
+        describe_fault(error)
+        return (), None, layers
+    return (), max(differences), layers
+
+
+def _difference(ours: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32]) -> float:
+    if ours.shape != theirs.shape or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+        return float("inf")
+    return float(np.abs(ours - theirs).max() / max(float(np.abs(theirs).max()), 1e-12))
+
+
+def _layers(graph: Graph, nodes_by_value: dict[str, str], modules: set[str]) -> tuple[str, ...]:
+    """Values with spatial axes that depend on the voxels and that a module of the twin makes, in the graph's order."""
+    from_voxels = dependence(graph)
+    found = []
+    for node in graph.nodes:
+        value = node.outputs[0]
+        shape = graph.shape(value)
+        spatial = shape is not None and len(shape) > 2 and any(size != 1 for size in shape[2:])
+        if spatial and value in from_voxels and nodes_by_value.get(value) in modules:
+            found.append(value)
+    return tuple(found)

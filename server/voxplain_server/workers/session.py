@@ -1,0 +1,337 @@
+"""One call on the compute side: its case, its score, its plans, and the engines that answer."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import Message
+from voxplain.errors import Cancelled, InternalFault, UnsupportedByModel
+from voxplain.v1 import explain_pb2, method_pb2
+from voxplain.wire import DTYPES
+from voxplain.worker.v1 import worker_pb2
+
+from voxplain_server.features.feature_cache import FeatureCache
+from voxplain_server.methods import all_methods
+from voxplain_server.methods.estimate import Estimate
+from voxplain_server.methods.method import GradientMethod, Method, PerturbationMethod, Setting
+from voxplain_server.methods.pass_cache import PassCache
+from voxplain_server.methods.plan import Block, Plan
+from voxplain_server.models.case import Case
+from voxplain_server.models.case_building import ClientTensor, FittedCase, build_case
+from voxplain_server.models.cautions import describe_cautions
+from voxplain_server.models.targeting import ResolvedTarget, resolve_target
+from voxplain_server.models.traits import ModelTraits
+from voxplain_server.workers.channel import Channel
+from voxplain_server.workers.faults import describe_fault
+from voxplain_server.workers.held_model import HeldModel
+from voxplain_server.workers.map_making import MapMaker
+from voxplain_server.workers.map_sender import MapSender
+from voxplain_server.workers.memory import map_memory
+from voxplain_server.workers.method_result import make_prediction, make_result
+from voxplain_server.workers.method_run import duration
+from voxplain_server.workers.score_board import ScoreBoard
+
+_TOLD_EVERY_S = 0.5
+
+
+class Session:
+    """A call that a worker has opened.
+
+    Args:
+        call: its number.
+        command: what is asked.
+        held: the model.
+        traits: facts about its graph.
+        memory: descriptor of the memory file with the tensors; it stays the caller's.
+        channel: where maps go.
+        cancelled: asked between batches, passes and steps.
+    """
+
+    def __init__(
+        self,
+        call: int,
+        command: worker_pb2.Open,
+        held: HeldModel,
+        *,
+        traits: ModelTraits,
+        memory: int,
+        channel: Channel[worker_pb2.Command],
+        cancelled: Callable[[], bool],
+    ) -> None:
+        self.call = call
+        self._command = command
+        self._spec = command.spec
+        self._held = held
+        self._channel = channel
+        self._cancelled = cancelled
+        size = max((place.offset + place.size for place in command.tensors), default=0)
+        self._bytes = map_memory(memory, size, writable=False)
+        self._traits = traits
+        self._plans: dict[int, tuple[Plan, tuple[Block, ...]]] = {}
+        self._features = FeatureCache()
+        self._passes = PassCache()
+        self._board: ScoreBoard | None = None
+        self._fitted: FittedCase | None = None
+        self._targeted: ResolvedTarget | None = None
+        self._sender: MapSender | None = None
+
+    def prepare(self) -> worker_pb2.Prepared:
+        """Build the case, ask the model, resolve the target; the lead also plans every method and digests the tensors.
+
+        Raises:
+            voxplain.errors.VoxplainError: the tensors, or the target, do not fit the model.
+            voxplain.errors.Cancelled: the front wants no more of it.
+        """
+        self._fitted = build_case(self._held.model, self._tensors(), donors=asks_for_donors(self._spec.methods))
+        self._sender = MapSender(call=self.call, channel=self._channel, maker=MapMaker(self._fitted, self._spec.grid))
+        self._stop_if_asked()
+        answered_at = time.monotonic()
+        answer = self._held.evaluator.answer(self._case)
+        evaluation_seconds = time.monotonic() - answered_at
+        self._targeted = resolve_target(self._held.model, self._spec.target, answer, self._case.mask)
+        prepared = worker_pb2.Prepared(engine=self._held.evaluator.name)
+        if not self._command.lead:
+            return prepared
+        prepared.prediction.CopyFrom(make_prediction(self._held.model, self._targeted))
+        prepared.cautions.extend(describe_cautions(self._fitted.cautions))
+        prepared.digests.extend(self._digests())
+        for index in range(len(self._spec.methods)):
+            self._stop_if_asked()
+            outline = self._outline(index)
+            prepared.outlines.append(outline)
+            prepared.prediction.plans.append(self._announce(index, outline, evaluation_seconds))
+        return prepared
+
+    def attach(self, descriptor: int, evaluations: Sequence[int]) -> None:
+        """Take the board of the call; the descriptor is the session's from now on."""
+        self._board = ScoreBoard(descriptor, evaluations)
+
+    def evaluate(self, index: int, number: int) -> worker_pb2.BlockDone:
+        """Evaluate one block whole and write its scores to the board."""
+        began_at = time.monotonic()
+        plan, blocks = self._plan(index)
+        block, board = blocks[number], self._the_board
+        same = plan.unchanged[block.start : block.stop]
+        scores = np.full(block.stop - block.start, self._target.value)
+        changed = np.flatnonzero(~same)
+        if changed.size:
+            scores[changed] = self._held.evaluator.scores(
+                self._case,
+                self._target.score,
+                [plan.perturbation(block.start + int(place)) for place in changed],
+                batch_size=self._command.execution.batch_size,
+                cancelled=self._cancelled,
+            )
+        board.scores(index)[block.start : block.stop] = scores
+        return worker_pb2.BlockDone(
+            method=index,
+            block=number,
+            evaluated=int(changed.size),
+            saved=int(same.sum()),
+            seconds=time.monotonic() - began_at,
+        )
+
+    def attribute(self, index: int) -> worker_pb2.Estimated:
+        """Run a gradient method and send its maps."""
+        began_at = time.monotonic()
+        method = self._method(index)
+        if not isinstance(method, GradientMethod):
+            raise InternalFault("NO_GRADIENT", "the front asked for a gradient of a method that has none")
+        told_at = began_at
+
+        def advanced(passes: int) -> None:
+            nonlocal told_at
+            if time.monotonic() - told_at >= _TOLD_EVERY_S:
+                told_at = time.monotonic()
+                self._send(advanced=worker_pb2.Advanced(method=index, passes=passes))
+
+        estimate = method.attribute(self._setting(index), self._held.twin, advanced=advanced, cancelled=self._cancelled)
+        return self._tell(index, estimate, worker_pb2.WANT_FINAL, began_at, engine=self._held.twin.name)
+
+    def estimate(self, command: worker_pb2.Estimate) -> worker_pb2.Estimated:
+        """Tell what the scores on the board mean, and send maps where they are wanted."""
+        began_at = time.monotonic()
+        index = command.method
+        plan, blocks = self._plan(index)
+        # A copy, flags first: the front goes on setting flags, and a flag is set only after its scores are there.
+        done = self._the_board.done(index).copy()
+        scores = self._the_board.scores(index).copy()
+        if command.HasField("first_blocks"):
+            within = np.zeros_like(done)
+            for block in blocks[: command.first_blocks]:
+                within[block.start : block.stop] = True
+            done &= within
+        method = self._method(index)
+        if not isinstance(method, PerturbationMethod):
+            raise InternalFault("NO_ESTIMATE", "the front asked for an estimate of a method that has none")
+        estimate = method.estimate(plan, np.where(done, scores, np.nan), done)
+        return self._tell(
+            index, estimate, command.want, began_at, engine=self._held.evaluator.name, evaluations=int(done.sum())
+        )
+
+    def close(self) -> None:
+        """Let go of everything."""
+        if self._board is not None:
+            self._board.close()
+        self._board = self._fitted = self._targeted = self._sender = None
+        self._plans.clear()
+        self._features, self._passes = FeatureCache(), PassCache()
+        self._bytes = np.zeros(0, dtype=np.uint8)
+        self._held.rest()
+
+    # The case.
+
+    @property
+    def _case(self) -> Case:
+        if self._fitted is None:
+            raise InternalFault("NOT_PREPARED", "the call was not prepared on this worker")
+        return self._fitted.case
+
+    @property
+    def _target(self) -> ResolvedTarget:
+        if self._targeted is None:
+            raise InternalFault("NOT_PREPARED", "the call was not prepared on this worker")
+        return self._targeted
+
+    @property
+    def _the_board(self) -> ScoreBoard:
+        if self._board is None:
+            raise InternalFault("NO_BOARD", "the call has no board on this worker")
+        return self._board
+
+    def _stop_if_asked(self) -> None:
+        if self._cancelled():
+            raise Cancelled("CANCELLED", "the client cancelled")
+
+    def _raw(self, place: worker_pb2.Place) -> npt.NDArray[np.uint8]:
+        return self._bytes[place.offset : place.offset + place.size]
+
+    def _tensors(self) -> list[ClientTensor]:
+        return [
+            ClientTensor(place.header, self._raw(place).view(DTYPES[place.header.data_type]).reshape(tuple(place.header.shape)))
+            for place in self._command.tensors
+        ]
+
+    def _digests(self) -> list[explain_pb2.TensorDigest]:
+        return [
+            explain_pb2.TensorDigest(tensor=place.header, sha256=hashlib.sha256(self._raw(place).data).hexdigest())
+            for place in self._command.tensors
+        ]
+
+    # The methods.
+
+    def _method(self, index: int) -> Method:
+        return all_methods()[(self._spec.methods[index].WhichOneof("method") or "").replace("_", "-")]
+
+    def _setting(self, index: int) -> Setting:
+        asked = self._spec.methods[index]
+        return Setting(
+            case=self._case,
+            score=self._target.score,
+            base_score=self._target.value,
+            params=getattr(asked, asked.WhichOneof("method") or ""),
+            seed=self._spec.seed,
+            key=asked.key,
+            traits=self._traits,
+            block_size=self._command.execution.block_size,
+            features=self._features,
+            passes=self._passes,
+        )
+
+    def _plan(self, index: int) -> tuple[Plan, tuple[Block, ...]]:
+        """The plan of a method and its blocks; a helper makes it when it gets its first block."""
+        if index not in self._plans:
+            method = self._method(index)
+            if not isinstance(method, PerturbationMethod):
+                raise InternalFault("NO_PLAN", "the front asked for blocks of a method that has none")
+            plan = method.plan(self._setting(index))
+            self._plans[index] = plan, plan.blocks
+        return self._plans[index]
+
+    def _outline(self, index: int) -> worker_pb2.Outline:
+        method, asked = self._method(index), self._spec.methods[index]
+        params = getattr(asked, asked.WhichOneof("method") or "")
+        fatal = next((each for each in method.remarks(params, self._held.model, self._traits) if each.fatal), None)
+        if fatal is not None:
+            return worker_pb2.Outline(refused=describe_fault(UnsupportedByModel(fatal.reason, fatal.message)))
+        shapes = [volume.shape for volume in self._case.volumes]
+        if method.needs_gradients:
+            return worker_pb2.Outline(gradient=True, evaluations=method.count_evaluations(params, shapes))
+        try:
+            plan, blocks = self._plan(index)
+        except Cancelled:
+            raise
+        except Exception as error:
+            return worker_pb2.Outline(refused=describe_fault(error))
+        return worker_pb2.Outline(
+            evaluations=plan.evaluations,
+            starts=[block.start for block in blocks],
+            stops=[block.stop for block in blocks],
+            features=plan.features,
+        )
+
+    def _announce(self, index: int, outline: worker_pb2.Outline, evaluation_seconds: float) -> explain_pb2.MethodPlan:
+        # A gradient pass is a forward and a backward pass, the latter about twice the work.
+        seconds = (self._traits.evaluation_seconds or evaluation_seconds) * (3.0 if outline.gradient else 1.0)
+        announced = explain_pb2.MethodPlan(
+            method_key=self._spec.methods[index].key,
+            evaluations=outline.evaluations,
+            blocks=len(outline.starts),
+            estimated_duration=duration(seconds * outline.evaluations),
+            engine="torch-cpu" if outline.gradient else self._held.evaluator.name,
+            refused_reason=outline.refused.reason,
+        )
+        if outline.HasField("features"):
+            announced.features = outline.features
+        return announced
+
+    # What goes back.
+
+    def _tell(
+        self,
+        index: int,
+        estimate: Estimate,
+        want: worker_pb2.Want.ValueType,
+        began_at: float,
+        *,
+        engine: str,
+        evaluations: int | None = None,
+    ) -> worker_pb2.Estimated:
+        method, asked = self._method(index), self._spec.methods[index]
+        done = estimate.passes + estimate.saved if evaluations is None else evaluations
+        if self._sender is not None and want != worker_pb2.WANT_ERROR:
+            self._sender.send(asked.key, estimate, snapshot=want == worker_pb2.WANT_SNAPSHOT, evaluations=done)
+        params = getattr(asked, asked.WhichOneof("method") or "")
+        remarks = method.remarks(params, self._held.model, self._traits)
+        result = make_result(estimate, engine=engine, evaluations=done, names=self._held.model.modality_names, remarks=remarks)
+        if index in self._plans and self._plans[index][0].features is not None:
+            result.features = self._plans[index][0].features or 0
+        return worker_pb2.Estimated(
+            method=index,
+            want=want,
+            result=result,
+            cautions=[
+                explain_pb2.Caution(code=code, description=words, method_key=asked.key) for code, words in estimate.cautions
+            ],
+            seconds=time.monotonic() - began_at,
+        )
+
+    def _send(self, **event: Message) -> None:
+        self._channel.send(worker_pb2.Event(call=self.call, **event))  # type: ignore[arg-type]
+
+
+def asks_for_donors(methods: Iterable[method_pb2.Method]) -> bool:
+    """Whether any method looks at background cases; else those of the bundle are not read."""
+    for method in methods:
+        which = method.WhichOneof("method") or ""
+        params = getattr(method, which, None)
+        baselines = [getattr(params, name, None) for name in ("baseline", "fill")]
+        if which == "feature_permutation" or any(
+            each.WhichOneof("kind") == "background" for each in baselines if isinstance(each, method_pb2.Baseline)
+        ):
+            return True
+    return False

@@ -1,0 +1,50 @@
+"""One models folder and its catalogue for all tests of the workers: checking a bundle costs seconds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from voxplain_server.workers.catalog import Catalog
+from voxplain_server.workers.checking import check_models
+from voxplain_server.workers.pool_settings import PoolSettings
+
+from tests import bundles
+
+
+@dataclass(frozen=True, slots=True)
+class Ward:
+    """The models that tests explain.
+
+    Attributes:
+        folder: the models folder.
+        catalog: what checking it gave.
+        bundles: by name.
+    """
+
+    folder: Path
+    catalog: Catalog
+    bundles: Mapping[str, bundles.TinyBundle]
+
+
+@pytest.fixture(scope="session")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Ward:
+    """Good bundles, a corrupt one, one that is no ONNX at all, and one with weights outside its folder."""
+    folder = tmp_path_factory.mktemp("models")
+    good = [
+        bundles.early_fusion_classes(folder),
+        bundles.fixed_batch(folder),
+        bundles.late_fusion(folder),
+        bundles.segmentation(folder),
+        bundles.slices_2_5d(folder),
+    ]
+    corrupt = bundles.two_dimensional(folder, name="corrupt")
+    whole = (corrupt.folder / "model.onnx").read_bytes()
+    (corrupt.folder / "model.onnx").write_bytes(whole[: len(whole) // 2])
+    nonsense = bundles.two_dimensional(folder, name="nonsense")
+    (nonsense.folder / "model.onnx").write_bytes(b"\xff" * 4096)
+    catalog = asyncio.run(check_models(folder, settings=PoolSettings()))
+    return Ward(folder, catalog, {each.name: each for each in good})
