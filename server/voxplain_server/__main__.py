@@ -19,6 +19,8 @@ def main() -> int:
     except SettingsRefused as refused:
         sys.stderr.write(f"voxplain-server: {refused}\n")
         return 2
+    # gRPC's core writes free text to standard error; the log is made of typed fields only.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from voxplain_server.app import serve
 
     return serve(settings)

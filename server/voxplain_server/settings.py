@@ -6,7 +6,7 @@ import argparse
 import ipaddress
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
+CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
+
+_KEY_CHARACTERS = 32
 
 
 class SettingsRefused(ValueError):
@@ -29,7 +32,7 @@ class Limits:
     """What one call, and all calls together, may take. Each is an argument: max_tensors is --max-tensors."""
 
     max_declared_bytes: int = _setting(2 * GIB, "bytes of all tensors of one call")
-    max_in_flight_bytes: int = _setting(8 * GIB, "bytes reserved by all calls together, inputs and maps to come")
+    max_in_flight_bytes: int = _setting(4 * GIB, "bytes reserved by all calls together, inputs and maps to come")
     max_tensors: int = _setting(256, "tensors of one call")
     max_chunks: int = _setting(100_000, "chunks of one call")
     max_checkpoint_bytes: int = _setting(2 * MIB, "bytes of a checkpoint that a client hands back")
@@ -40,7 +43,9 @@ class Limits:
     queue_length: int = _setting(32, "calls that may wait besides those that compute")
     job_seconds: float = _setting(6 * 3600.0, "seconds of compute after which a job is ended")
     loaded_models: int = _setting(4, "models that one worker keeps loaded")
-    drain_seconds: float = _setting(25.0, "seconds that running calls get to end after SIGTERM")
+    drain_seconds: float = _setting(15.0, "seconds that running calls get to end after SIGTERM, before they end DRAINED")
+    check_seconds: float = _setting(300.0, "seconds that checking one bundle may take")
+    check_memory_bytes: int = _setting(32 * GIB, "address space of the process that checks bundles")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,8 @@ class Settings:
         threads_per_worker: compute threads of each.
         reflection: whether the service describes itself to generic clients.
         insecure: whether plaintext may leave this host.
+        checkpoint_key: authenticates checkpoints; replicas that take over from each other share it. Only from
+            VOXPLAIN_CHECKPOINT_KEY, because arguments are seen by every process. None: random.
         limits: what calls may take.
     """
 
@@ -67,6 +74,7 @@ class Settings:
     threads_per_worker: int = 1
     reflection: bool = False
     insecure: bool = False
+    checkpoint_key: bytes | None = field(default=None, repr=False)
     limits: Limits = field(default_factory=Limits)
 
 
@@ -82,6 +90,16 @@ def available_cpus(cgroup: Path = CGROUP_CPU) -> int:
     return max(1, allowed)
 
 
+def available_memory(cgroup: Path = CGROUP_MEMORY) -> int:
+    """Bytes of memory that this process may use: the machine's, cut by the container's limit (cgroup v2)."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = cgroup.read_text().strip()
+        return machine if limit == "max" else min(machine, int(limit))
+    except (OSError, ValueError):
+        return machine
+
+
 def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """Read settings; `--max-tensors 8` wins over VOXPLAIN_MAX_TENSORS=8.
 
@@ -91,6 +109,8 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """
     parser = _parser(environ)
     given = parser.parse_args(list(argv))
+    if given.max_in_flight_bytes is None:
+        given.max_in_flight_bytes = available_memory() // 3
     limits = Limits(**{each.name: getattr(given, each.name) for each in fields(Limits)})
     if given.models is None:
         raise SettingsRefused("name the folder of models: --models DIR or VOXPLAIN_MODELS")
@@ -104,6 +124,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         threads_per_worker=given.threads_per_worker or max(1, available_cpus() // max(1, given.workers)),
         reflection=given.reflection,
         insecure=given.insecure,
+        checkpoint_key=environ["VOXPLAIN_CHECKPOINT_KEY"].encode() if environ.get("VOXPLAIN_CHECKPOINT_KEY") else None,
         limits=limits,
     )
     _check(settings)
@@ -124,6 +145,8 @@ def _check(settings: Settings) -> None:
         value = getattr(settings.limits, each.name)
         if not value >= 0 or (value == 0 and each.name != "queue_length"):
             raise SettingsRefused(f"--{each.name.replace('_', '-')} must be greater than 0")
+    if settings.checkpoint_key is not None and len(settings.checkpoint_key) < _KEY_CHARACTERS:
+        raise SettingsRefused(f"VOXPLAIN_CHECKPOINT_KEY must have at least {_KEY_CHARACTERS} characters")
     if not settings.insecure and not _is_loopback(settings.host):
         raise SettingsRefused(
             "patient volumes would leave this host in plaintext: bind --host 127.0.0.1, or say --insecure where the network "
@@ -171,6 +194,9 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         on = environ.get(f"VOXPLAIN_{name.upper()}", "").lower() in ("1", "true", "yes")
         parser.add_argument(f"--{name}", action="store_true", default=on, help=text)
     for each in fields(Limits):
-        if each.default is not MISSING:
-            add(each.name, type(each.default), each.default, each.metadata["help"])
+        text = each.metadata["help"]
+        if each.name == "max_in_flight_bytes":
+            add(each.name, int, None, f"{text} (default: a third of the container's memory)")
+        else:
+            add(each.name, type(each.default), each.default, text)
     return parser

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from voxplain_server.settings import Limits, SettingsRefused, available_cpus, read_settings
+from voxplain_server.settings import Limits, SettingsRefused, available_cpus, available_memory, read_settings
 
 
 def test_arguments_win_over_variables_and_variables_over_defaults(tmp_path: Path) -> None:
@@ -72,3 +72,23 @@ def test_a_containers_quota_bounds_the_processors(tmp_path: Path) -> None:
     assert available_cpus(quota) == 1
     quota.write_text("max 100000\n")
     assert available_cpus(quota) == available_cpus(tmp_path / "not there")
+
+
+def test_the_ledger_defaults_to_a_third_of_the_containers_memory(tmp_path: Path) -> None:
+    limits = read_settings(["--models", str(tmp_path)], {}).limits
+    assert limits.max_in_flight_bytes == available_memory() // 3
+    limit = tmp_path / "memory.max"
+    limit.write_text("1000000\n")
+    assert available_memory(limit) == 1_000_000
+    limit.write_text("max\n")
+    assert available_memory(limit) == available_memory(tmp_path / "not there") > 1_000_000
+
+
+def test_a_checkpoint_key_comes_from_the_environment_only_and_is_never_shown(tmp_path: Path) -> None:
+    settings = read_settings(["--models", str(tmp_path)], {"VOXPLAIN_CHECKPOINT_KEY": "k" * 32})
+    assert settings.checkpoint_key == b"k" * 32
+    assert "kkk" not in repr(settings)
+    with pytest.raises(SettingsRefused, match="CHECKPOINT_KEY"):
+        read_settings(["--models", str(tmp_path)], {"VOXPLAIN_CHECKPOINT_KEY": "short"})
+    with pytest.raises(SystemExit):
+        read_settings(["--models", str(tmp_path), "--checkpoint-key", "k" * 32], {})

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import grpc.aio
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status  # type: ignore[import-untyped]
+from grpc_status import rpc_status
 from voxplain.errors import ERROR_DOMAIN, InternalFault, VoxplainError
 
 from voxplain_server.service.call_observer import CallObserver

@@ -29,6 +29,8 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 UNSUPPORTED = grpc.StatusCode.FAILED_PRECONDITION
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+CLIENT_BASELINE = method_pb2.Baseline(client=method_pb2.ClientBaseline())
+BACKGROUND_BASELINE = method_pb2.Baseline(background=method_pb2.BackgroundBaseline())
 Spec = explain_pb2.ExplainSpec
 Change = Callable[[Spec], object]
 
@@ -77,9 +79,9 @@ SPECS: list[tuple[str, Change, grpc.StatusCode, str, str]] = [
      "methods[0].occlusion.window"),
     ("a stride of zero", lambda s: occlusion(s, window=[2], stride=[0]), INVALID, "OUT_OF_RANGE",
      "methods[0].occlusion.stride"),
-    ("baseline volumes that are not declared", lambda s: occlusion(s, fill=method_pb2.Baseline(client=method_pb2.ClientBaseline())), INVALID,
+    ("baseline volumes that are not declared", lambda s: occlusion(s, fill=CLIENT_BASELINE), INVALID,
      "BASELINE_TENSORS_MISSING", "methods[0].occlusion.fill.client"),
-    ("a background case that nobody has", lambda s: occlusion(s, fill=method_pb2.Baseline(background=method_pb2.BackgroundBaseline())), INVALID,
+    ("a background case that nobody has", lambda s: occlusion(s, fill=BACKGROUND_BASELINE), INVALID,
      "BACKGROUND_CASE_MISSING", "methods[0].occlusion.fill.background.case_index"),
     ("labels that are not declared",
      lambda s: method(s).feature_ablation.grouping.label_map.SetInParent(), INVALID, "LABEL_TENSORS_MISSING",

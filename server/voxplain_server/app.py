@@ -1,0 +1,171 @@
+"""The server as a whole: starts everything, says that it is ready, and stops everything. Alone knows every class."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from typing import Any
+
+import grpc.aio
+
+from voxplain_server.observe.log import Log, route_library_logs
+from voxplain_server.observe.metrics import Metrics, MetricsServer
+from voxplain_server.observe.watch import Watch
+from voxplain_server.service.admission import Admission
+from voxplain_server.service.catalog import CatalogAnswers
+from voxplain_server.service.explain import Explanations
+from voxplain_server.service.health import HealthServer
+from voxplain_server.service.server import create_server
+from voxplain_server.settings import Settings
+from voxplain_server.workers.checking import check_models
+from voxplain_server.workers.pool import WorkerPool
+from voxplain_server.workers.pool_settings import PoolSettings
+
+VERSION = version("voxplain")
+FAREWELL_SECONDS = 3.0
+"""What the last events get to leave once the compute has ended."""
+
+
+class PortTaken(OSError):
+    """A port could not be bound; the message names the argument."""
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit status: 0 after a clean stop, 1 where it could not start."""
+    try:
+        return asyncio.run(_serve(settings))
+    except PortTaken as taken:
+        sys.stderr.write(f"voxplain-server: {taken}\n")
+        return 1
+
+
+async def _serve(settings: Settings) -> int:
+    log = Log()
+    route_library_logs(log)
+    asked = _listen_for_signals()
+    async with AsyncExitStack() as running:
+        starting = asyncio.create_task(_start(settings, log, running))
+        waiting = asyncio.create_task(asked.get())
+        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await starting
+            return 0
+        parts = await starting
+        await waiting
+        log.write("stopping")
+        await parts.health.stopping()
+        parts.admission.close()
+        await _until_first(parts.pool.drain(settings.limits.drain_seconds), asked)
+        await parts.server.stop(FAREWELL_SECONDS)
+    log.write("stopped")
+    return 0
+
+
+class _Parts:
+    """What stopping needs to know of what was started."""
+
+    def __init__(self, *, health: HealthServer, admission: Admission, pool: WorkerPool, server: grpc.aio.Server) -> None:
+        self.health = health
+        self.admission = admission
+        self.pool = pool
+        self.server = server
+
+
+async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Parts:
+    """Start everything in the order of need, leave its end on the stack, and say so on standard output."""
+    limits = settings.limits
+    metrics = Metrics()
+    metrics.build.labels(VERSION).set(1)
+    watch = Watch(metrics, log)
+
+    health = HealthServer()
+    health_port = await _bound(health.start(f"{settings.host}:{settings.health_port}"), "--health-port")
+    running.push_async_callback(health.stop)
+    try:
+        metrics_server = MetricsServer(metrics, host=settings.host, port=settings.metrics_port)
+    except OSError:
+        raise PortTaken("the port of --metrics-port cannot be bound: choose another") from None
+    running.callback(metrics_server.stop)
+
+    pool_settings = _pool_settings(settings)
+    catalog = await check_models(settings.models, settings=pool_settings)
+    pool = WorkerPool(settings=pool_settings, catalog=catalog, observer=metrics)
+    running.push_async_callback(pool.close)
+    await pool.start()
+
+    admission = Admission(
+        max_bytes=limits.max_in_flight_bytes, workers=settings.workers, queue_length=limits.queue_length, observer=watch
+    )
+    server = create_server(
+        Explanations(catalog=catalog, runner=pool, admission=admission, limits=limits, observer=watch),
+        CatalogAnswers(catalog=catalog, admission=admission, limits=limits, observer=watch),
+        reflection=settings.reflection,
+    )
+    try:
+        port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+    except RuntimeError:
+        raise PortTaken("the port of --port cannot be bound: choose another") from None
+    await server.start()
+    running.push_async_callback(server.stop, 0)
+    await health.serving()
+    ready = {
+        "ready": True,
+        "port": port,
+        "health_port": health_port,
+        "metrics_port": metrics_server.port,
+        "models": sorted({entry.model.name for entry in catalog.entries}),
+        "version": VERSION,
+    }
+    sys.stdout.write(json.dumps(ready) + "\n")
+    sys.stdout.flush()
+    log.write("ready", models=len(catalog.entries), workers=settings.workers, port=port)
+    return _Parts(health=health, admission=admission, pool=pool, server=server)
+
+
+def _pool_settings(settings: Settings) -> PoolSettings:
+    limits = settings.limits
+    return PoolSettings(
+        workers=settings.workers,
+        threads_per_worker=settings.threads_per_worker,
+        max_loaded_models=limits.loaded_models,
+        # The front lets in so many and no more; the pool's own limit must not be the smaller one.
+        queue_limit=limits.queue_length + settings.workers,
+        job_seconds=limits.job_seconds,
+        checkpoint_bytes=limits.max_checkpoint_bytes,
+        checkpoint_key=settings.checkpoint_key,
+        check_memory_bytes=limits.check_memory_bytes,
+        check_seconds=limits.check_seconds,
+    )
+
+
+def _listen_for_signals() -> asyncio.Queue[signal.Signals]:
+    """SIGTERM and SIGINT, as they come: the first asks to stop, a second not to wait for anybody."""
+    asked: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, asked.put_nowait, each)
+    return asked
+
+
+async def _until_first(work: Coroutine[Any, Any, None], asked: asyncio.Queue[signal.Signals]) -> None:
+    tasks: set[asyncio.Task[Any]] = {asyncio.create_task(work), asyncio.create_task(asked.get())}
+    _, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in left:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _bound(start: Coroutine[Any, Any, int], argument: str) -> int:
+    try:
+        return await start
+    except RuntimeError:
+        raise PortTaken(f"the port of {argument} cannot be bound: choose another") from None
