@@ -7,7 +7,6 @@ import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
-
 from voxplain_server.graph.onnx_file import read_onnx
 
 MAX_BYTES = 1 << 28
@@ -35,9 +34,9 @@ def run_onnx(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> list[Tensor]:
     return [torch.from_numpy(output) for output in session.run(None, feeds)]
 
 
-def input_gradients(network: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The gradient of a fixed random weighting of the scores, with respect to each input."""
+def scores_and_gradients(network: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The scores, and the gradient of a fixed random weighting of them with respect to each input."""
     leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
     scores = network(*leaves)
     weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
-    return torch.autograd.grad((scores * weights.to(scores.dtype)).sum(), leaves)
+    return scores.detach(), torch.autograd.grad((scores * weights.to(scores.dtype)).sum(), leaves)

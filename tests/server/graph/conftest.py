@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.server.graph.exporting import export
-from tests.server.graph.networks import NETWORKS
+from tests.server.graph.networks import NETWORKS, SWIN_UNETR
 
 Exported = Callable[..., pathlib.Path]
 
@@ -16,12 +16,13 @@ Exported = Callable[..., pathlib.Path]
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """`exported(name, dynamo=..., folded=None)` is the path of that network's ONNX file."""
     folder = tmp_path_factory.mktemp("exports")
+    networks = NETWORKS | {"swin-unetr": SWIN_UNETR}
     made: dict[tuple[str, bool, bool | None], pathlib.Path] = {}
 
     def find(name: str, *, dynamo: bool, folded: bool | None = None) -> pathlib.Path:
         key = (name, dynamo, folded)
         if key not in made:
-            made[key] = export(NETWORKS[name], dynamo, folded, folder / f"{name}-{dynamo}-{folded}.onnx")
+            made[key] = export(networks[name], dynamo, folded, folder / f"{name}-{dynamo}-{folded}.onnx")
         return made[key]
 
     return find

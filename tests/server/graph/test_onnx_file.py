@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
-
-from tests.server.graph.comparing import MAX_BYTES
-from tests.server.graph.tiny_models import relu_model
 from voxplain_server.graph.onnx_file import ModelFileError, read_onnx
 from voxplain_server.graph.twin import build_twin
 from voxplain_server.graph.unsupported_operator import UnsupportedOperator
+
+from tests.server.graph.comparing import MAX_BYTES
+from tests.server.graph.tiny_models import relu_model
 
 WEIGHT_BYTES = 48
 

@@ -5,27 +5,39 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 import torch
 from onnx import helper
-
-from tests.server.graph.comparing import run_onnx
-from tests.server.graph.tiny_models import model_of
 from voxplain_server.graph.graph_reader import read_graph
 from voxplain_server.graph.operators import OPERATORS
 from voxplain_server.graph.twin import build_twin
 from voxplain_server.graph.unsupported_operator import UnsupportedOperator
 
+from tests.server.graph.comparing import run_onnx
+from tests.server.graph.tiny_models import model_of
+
+Array = npt.NDArray[Any]
 RANDOM = np.random.default_rng(11)
 
 
-def normal(*shape: int) -> np.ndarray[Any, Any]:
+def integers(values: Any) -> Array:
+    """Whole numbers."""
+    return np.array(values, np.int64)
+
+
+def floats(values: Any) -> Array:
+    """Broken numbers."""
+    return np.array(values, np.float32)
+
+
+def normal(*shape: int) -> Array:
     """Normal noise."""
     return RANDOM.standard_normal(shape).astype(np.float32)
 
 
-def positive(*shape: int) -> np.ndarray[Any, Any]:
+def positive(*shape: int) -> Array:
     """Numbers from 0.5 to 1.5."""
     return (RANDOM.random(shape) + 0.5).astype(np.float32)
 
@@ -100,28 +112,28 @@ CASES = [
     Case("GlobalMaxPool", (X4,)),
     Case(
         "Resize",
-        (X5, None, held(np.float32([1, 1, 2, 2, 2]))),
+        (X5, None, held(floats([1, 1, 2, 2, 2]))),
         {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
     ),
-    Case("Resize", (X5, None, held(np.float32([1, 1, 2, 2, 2]))), {"mode": "linear"}),
-    Case("Resize", (X4, None, held(np.float32([1, 1, 3, 2]))), {"mode": "nearest"}),
+    Case("Resize", (X5, None, held(floats([1, 1, 2, 2, 2]))), {"mode": "linear"}),
+    Case("Resize", (X4, None, held(floats([1, 1, 3, 2]))), {"mode": "nearest"}),
     Case(
         "Resize",
-        (X4, None, None, held(np.int64([2, 4, 11, 5]))),
+        (X4, None, None, held(integers([2, 4, 11, 5]))),
         {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
     ),
     Case(
         "Resize",
-        (X4, None, None, held(np.int64([11, 9]))),
+        (X4, None, None, held(integers([11, 9]))),
         {"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel", "axes": [2, 3]},
     ),
     Case(
         "Resize",
-        (X4, None, None, held(np.int64([2, 4, 16, 14]))),
+        (X4, None, None, held(integers([2, 4, 16, 14]))),
         {"mode": "cubic", "coordinate_transformation_mode": "half_pixel"},
     ),
-    Case("Resize", (X3, held(np.float32([1, 1, 2]))), {"mode": "nearest"}, opset=10),
-    Case("Upsample", (X4, held(np.float32([1, 1, 2, 3]))), {"mode": "nearest"}, opset=9),
+    Case("Resize", (X3, held(floats([1, 1, 2]))), {"mode": "nearest"}, opset=10),
+    Case("Upsample", (X4, held(floats([1, 1, 2, 3]))), {"mode": "nearest"}, opset=9),
     Case("BatchNormalization", (X5, CHANNELS, held(normal(4)), held(normal(4)), CHANNELS), {"epsilon": 1e-3}),
     Case("BatchNormalization", (X2, CHANNELS, held(normal(4)), held(normal(4)), CHANNELS)),
     Case("InstanceNormalization", (X5, CHANNELS, held(normal(4))), {"epsilon": 1e-3}),
@@ -140,73 +152,73 @@ CASES = [
     Case("Einsum", (normal(2, 3, 4), normal(2, 5, 4)), {"equation": "bij,bkj->bik"}),
     *(Case(op, (X3, normal(4, 1))) for op in ("Add", "Sub", "Mul", "Div", "Max", "Min", "Mean")),
     *(Case(op, (X3, held(normal(9)))) for op in ("Add", "Mul")),
-    *(Case(op, (np.int64([[7, -7, 8]]), np.int64([2, 2, -3]))) for op in ("Div", "Mod")),
+    *(Case(op, (integers([[7, -7, 8]]), integers([2, 2, -3]))) for op in ("Div", "Mod")),
     Case("Mod", (X2, positive(3, 4)), {"fmod": 1}),
     Case("Sum", (X2, normal(3, 4), normal(4))),
-    Case("Pow", (positive(3, 4), held(np.float32(2.5)))),
-    Case("Clip", (X2, held(np.float32(-0.5)), held(np.float32(0.5)))),
-    Case("Clip", (X2, None, np.float32(0.3))),
+    Case("Pow", (positive(3, 4), held(floats(2.5)))),
+    Case("Clip", (X2, held(floats(-0.5)), held(floats(0.5)))),
+    Case("Clip", (X2, None, floats(0.3))),
     Case("Clip", (X2,), {"min": 0.0, "max": 1.0}, opset=10),
     *(Case(op, (X2, normal(3, 4))) for op in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")),
     *(Case(op, (X2 > 0, normal(3, 4) > 0)) for op in ("And", "Or", "Xor")),
     Case("Not", (X2 > 0,)),
-    Case("Where", (X2 > 0, normal(3, 4), held(np.float32(0)))),
+    Case("Where", (X2 > 0, normal(3, 4), held(floats(0)))),
     Case("ArgMax", (X3,), {"axis": 1, "keepdims": 0}),
-    *(Case(op, (X3, held(np.int64([1, 2])))) for op in ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2")),
+    *(Case(op, (X3, held(integers([1, 2])))) for op in ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2")),
     *(
-        Case(op, (positive(2, 3, 4), held(np.int64([-1]))))
+        Case(op, (positive(2, 3, 4), held(integers([-1]))))
         for op in ("ReduceSum", "ReduceProd", "ReduceSumSquare", "ReduceLogSum")
     ),
     Case("ReduceLogSumExp", (X3,), {"keepdims": 0}),
-    Case("ReduceMax", (X3, held(np.int64([0]))), {"keepdims": 0}),
+    Case("ReduceMax", (X3, held(integers([0]))), {"keepdims": 0}),
     Case("ReduceSum", (X3,), {"noop_with_empty_axes": 1}),
     Case("ReduceMean", (X3,), {"axes": [0, 2], "keepdims": 0}, opset=13),
     Case("Dropout", (X3,)),
     Case("Cast", (X3,), {"to": onnx.TensorProto.INT64}),
     Case("Cast", (X3 > 0,), {"to": onnx.TensorProto.FLOAT}),
-    Case("CastLike", (np.int64([1, 2]), X2)),
+    Case("CastLike", (integers([1, 2]), X2)),
     Case("Shape", (X3,), {"start": 1}),
     Case("Size", (X3,)),
-    Case("Reshape", (X3, held(np.int64([0, -1, 3])))),
-    Case("Reshape", (X3, np.int64([8, 9]))),
+    Case("Reshape", (X3, held(integers([0, -1, 3])))),
+    Case("Reshape", (X3, integers([8, 9]))),
     Case("Flatten", (X4,), {"axis": 2}),
     Case("Flatten", (X4,)),
     Case("Transpose", (X3,), {"perm": [2, 0, 1]}),
     Case("Transpose", (X3,)),
-    Case("Squeeze", (normal(2, 1, 3, 1), held(np.int64([1, -1])))),
+    Case("Squeeze", (normal(2, 1, 3, 1), held(integers([1, -1])))),
     Case("Squeeze", (normal(2, 1, 3, 1),)),
-    Case("Unsqueeze", (X2, held(np.int64([0, -1])))),
+    Case("Unsqueeze", (X2, held(integers([0, -1])))),
     Case("Unsqueeze", (X2,), {"axes": [1]}, opset=11),
     Case("Concat", (X2, held(normal(3, 2)), normal(3, 1)), {"axis": 1}),
-    Case("Split", (X3, held(np.int64([1, 3]))), {"axis": 1}, outputs=2),
+    Case("Split", (X3, held(integers([1, 3]))), {"axis": 1}, outputs=2),
     Case("Split", (X3,), {"axis": 2, "num_outputs": 2}, outputs=2),
     Case("Split", (X3,), {"axis": 1, "split": [2, 2]}, opset=11, outputs=2),
-    Case("Slice", (X4, held(np.int64([1, -3])), held(np.int64([2**62, -1])), held(np.int64([2, 3])))),
+    Case("Slice", (X4, held(integers([1, -3])), held(integers([2**62, -1])), held(integers([2, 3])))),
     Case(
-        "Slice", (X4, held(np.int64([6, 5])), held(np.int64([-(2**62), 1])), held(np.int64([2, -1])), held(np.int64([-2, -1])))
+        "Slice", (X4, held(integers([6, 5])), held(integers([-(2**62), 1])), held(integers([2, -1])), held(integers([-2, -1])))
     ),
-    Case("Slice", (X2, np.int64([1]), np.int64([3]))),
+    Case("Slice", (X2, integers([1]), integers([3]))),
     Case("Slice", (X4,), {"starts": [0, 1], "ends": [2, -1], "axes": [0, 2]}, opset=9),
-    Case("Gather", (X3, held(np.int64([[0, -1], [2, 1]]))), {"axis": 1}),
-    Case("Gather", (X3, held(np.int64(2))), {"axis": 2}),
-    Case("Gather", (X3, np.int64([1, -2]))),
-    Case("GatherElements", (X2, held(np.int64([[0, -1], [2, 1], [3, 3]]))), {"axis": 1}),
-    Case("GatherND", (X3, held(np.int64([[0, 1], [1, 3]])))),
-    Case("ScatterND", (X2, held(np.int64([[0], [2]])), normal(2, 4))),
-    Case("Expand", (normal(3, 1), held(np.int64([2, 1, 4])))),
-    Case("Expand", (normal(2, 3, 1), np.int64([1, 4]))),
-    Case("Tile", (X2, held(np.int64([2, 3])))),
-    Case("Pad", (X3, held(np.int64([0, 1, 2, 0, 0, 3])), held(np.float32(1.5)))),
-    Case("Pad", (X3, held(np.int64([0, 0, -1, 0, 0, 2])))),
-    Case("Pad", (X4, held(np.int64([1, 2, 3, 0])), None, held(np.int64([2, 3]))), {"mode": "reflect"}),
-    Case("Pad", (X4, held(np.int64([0, 1, 2, 3, 0, 1, 0, 9]))), {"mode": "edge"}),
-    Case("Pad", (X3, held(np.int64([0, 1, 2, 0, 0, 3]))), {"mode": "wrap"}, opset=19),
+    Case("Gather", (X3, held(integers([[0, -1], [2, 1]]))), {"axis": 1}),
+    Case("Gather", (X3, held(integers(2))), {"axis": 2}),
+    Case("Gather", (X3, integers([1, -2]))),
+    Case("GatherElements", (X2, held(integers([[0, -1], [2, 1], [3, 3]]))), {"axis": 1}),
+    Case("GatherND", (X3, held(integers([[0, 1], [1, 3]])))),
+    Case("ScatterND", (X2, held(integers([[0], [2]])), normal(2, 4))),
+    Case("Expand", (normal(3, 1), held(integers([2, 1, 4])))),
+    Case("Expand", (normal(2, 3, 1), integers([1, 4]))),
+    Case("Tile", (X2, held(integers([2, 3])))),
+    Case("Pad", (X3, held(integers([0, 1, 2, 0, 0, 3])), held(floats(1.5)))),
+    Case("Pad", (X3, held(integers([0, 0, -1, 0, 0, 2])))),
+    Case("Pad", (X4, held(integers([1, 2, 3, 0])), None, held(integers([2, 3]))), {"mode": "reflect"}),
+    Case("Pad", (X4, held(integers([0, 1, 2, 3, 0, 1, 0, 9]))), {"mode": "edge"}),
+    Case("Pad", (X3, held(integers([0, 1, 2, 0, 0, 3]))), {"mode": "wrap"}, opset=19),
     Case("Pad", (X3,), {"mode": "constant", "pads": [0, 0, 1, 0, 0, 1], "value": 2.0}, opset=9),
     Case("DepthToSpace", (normal(1, 8, 2, 3),), {"blocksize": 2, "mode": "CRD"}),
     Case("DepthToSpace", (normal(1, 8, 2, 3),), {"blocksize": 2}),
-    Case("ConstantOfShape", (np.int64([2, 3]),), {"value": onnx.numpy_helper.from_array(np.float32([0.5]))}),
-    Case("ConstantOfShape", (np.int64([2]),), {"value": onnx.numpy_helper.from_array(np.int64([4]))}),
-    Case("Range", (np.int64(1), np.int64(9), np.int64(3))),
+    Case("ConstantOfShape", (integers([2, 3]),), {"value": onnx.numpy_helper.from_array(floats([0.5]))}),
+    Case("ConstantOfShape", (integers([2]),), {"value": onnx.numpy_helper.from_array(integers([4]))}),
+    Case("Range", (integers(1), integers(9), integers(3))),
 ]
 
 
@@ -244,11 +256,9 @@ def test_every_operator_of_the_table_has_a_case() -> None:
 
 
 REFUSED = [
-    (Case("Resize", (X5, None, held(np.float32([1, 2, 1, 1, 1]))), {"mode": "linear"}), "Resize"),
+    (Case("Resize", (X5, None, held(floats([1, 2, 1, 1, 1]))), {"mode": "linear"}), "Resize"),
     (
-        Case(
-            "Resize", (X4, None, held(np.float32([1, 1, 1.5, 1.5]))), {"coordinate_transformation_mode": "tf_crop_and_resize"}
-        ),
+        Case("Resize", (X4, None, held(floats([1, 1, 1.5, 1.5]))), {"coordinate_transformation_mode": "tf_crop_and_resize"}),
         "Resize",
     ),
     (Case("Conv", (X3, normal(6, 4, 3))), "Conv (computed weight)"),
@@ -267,7 +277,7 @@ def test_what_torch_cannot_do_exactly_is_refused_by_name(case: Case, named: str)
 
 
 def test_the_largest_of_equal_elements_passes_its_gradient_to_one_of_them() -> None:
-    model, _ = model_for(Case("ReduceMax", (X3, held(np.int64([2])))))
+    model, _ = model_for(Case("ReduceMax", (X3, held(integers([2])))))
     value = torch.zeros(2, 4, 9, requires_grad=True)
     build_twin(model)(value).sum().backward()
     assert value.grad is not None
@@ -282,7 +292,7 @@ def test_a_reshape_by_a_computed_shape_follows_the_batch() -> None:
         helper.make_node("Concat", ["batch", "rest"], ["wanted"], axis=0),
         helper.make_node("Reshape", ["x", "wanted"], ["y"]),
     ]
-    constants = {"zero": np.int64([0]), "rest": np.int64([6])}
+    constants = {"zero": integers([0]), "rest": integers([6])}
     model = model_of(nodes, inputs={"x": ("n", 2, 3)}, outputs=["y"], constants=constants)
     assert [node.op for node in read_graph(model).nodes] == ["Shape", "Gather", "Concat", "Reshape"]
     assert build_twin(model)(torch.zeros(5, 2, 3)).shape == (5, 6)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from captum.attr import Deconvolution, DeepLift, GuidedBackprop, InputXGradient, Saliency
 from torch import Tensor, nn
+from voxplain_server.graph.twin import build_twin
 
 from tests.server.graph.comparing import read, relative_difference
 from tests.server.graph.conftest import Exported
 from tests.server.graph.networks import NETWORKS, NetworkCase
-from voxplain_server.graph.twin import build_twin
 
 BOUND = 1e-6
 TARGET = 1
