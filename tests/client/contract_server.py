@@ -138,6 +138,8 @@ class ContractServer(catalog_pb2_grpc.CatalogServiceServicer):
         return catalog_pb2.EstimateExplanationResponse(plans=plans)
 
     def _explain(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        if self.wait_before_maps:
+            context.add_callback(self.cancelled.set)
         spec = decode_request(next(requests))
         assert not isinstance(spec, ChunkView)
         self.specs.append(spec)
@@ -163,7 +165,6 @@ class ContractServer(catalog_pb2_grpc.CatalogServiceServicer):
         prediction.plans.extend(explain_pb2.MethodPlan(method_key=method_key(one), evaluations=4) for one in spec.methods)
         yield _response(prediction=prediction)
         if self.wait_before_maps:
-            context.add_callback(self.cancelled.set)
             self.waiting.set()
             self.cancelled.wait(20)
         record = explain_pb2.ExplanationRecord(

@@ -32,9 +32,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--mask", type=Path, metavar="FILE", help="region over which a segmentation's score is averaged")
     add("--baseline", action="append", default=[], metavar="MODALITY=FILE", help='what stands for "absent"')
     add("--background", action="append", default=[], metavar="MODALITY=FILE", help="other cases, in case order")
-    add("--seed", type=int, metavar="N", help="seeds every random draw")
+    add("--seed", type=_count, metavar="N", help="seeds every random draw")
     add("--snapshots", type=float, metavar="SECONDS", help="write early maps at least so far apart")
-    add("--max-evaluations", type=int, metavar="N", help="stop each method after so many evaluations")
+    add("--max-evaluations", type=_count, metavar="N", help="stop each method after so many evaluations")
     add("--target-error", type=float, metavar="E", help="stop each method at this standard error")
     add("--deadline", type=float, metavar="SECONDS", help="stop and deliver what is there")
     add("--grid", choices=("input", "model"), help="grid of the maps; default: input")
@@ -73,6 +73,12 @@ def read_slice(text: str | None) -> int | float | None:
         return float(text.removesuffix("mm")) if text.endswith("mm") else int(text)
     except ValueError:
         raise UsageFault("--slice", "write an index such as 40, or a position such as 12mm") from None
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) >= 1 << 64:
+        raise argparse.ArgumentTypeError("a whole number from 0 to 2^64 - 1 is wanted")
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,0 +1,56 @@
+"""`--method`: names, keys and all."""
+
+from __future__ import annotations
+
+import pytest
+from voxplain.v1 import catalog_pb2
+from voxplain_client.command.method_choice import choose_methods
+from voxplain_client.command.usage_fault import UsageFault
+from voxplain_client.method_names import method_key, method_name
+
+
+@pytest.fixture
+def model() -> catalog_pb2.Model:
+    """A model on which one method does not work."""
+    refused = catalog_pb2.MethodAvailability(method="guided-backprop")
+    refused.reasons.add(code="NO_RELU", description="the model has no ReLU")
+    works = [catalog_pb2.MethodAvailability(method=name, available=True) for name in ("gradient", "occlusion")]
+    return catalog_pb2.Model(methods=[works[0], refused, works[1]])
+
+
+def test_all_are_those_that_work_and_the_others_are_told_with_the_reason(model: catalog_pb2.Model) -> None:
+    choice = choose_methods(["all"], ["occlusion.window=3"], model)
+    assert [method_name(method) for method in choice.methods] == ["gradient", "occlusion"]
+    assert choice.methods[1].occlusion.window == [3]
+    assert choice.left_out == (("guided-backprop", "NO_RELU: the model has no ReLU"),)
+
+
+def test_a_method_runs_twice_under_two_keys(model: catalog_pb2.Model) -> None:
+    choice = choose_methods(["occlusion", "big=occlusion"], ["big.window=21"], model)
+    assert [method_key(method) for method in choice.methods] == ["occlusion", "big"]
+    assert [list(method.occlusion.window) for method in choice.methods] == [[], [21]]
+
+
+def test_all_and_a_second_run_of_one_go_together(model: catalog_pb2.Model) -> None:
+    choice = choose_methods(["all", "big=occlusion"], [], model)
+    assert [method_key(method) for method in choice.methods] == ["gradient", "occlusion", "big"]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["saliency"], "allowed are all, gradient"),
+        (["occlusion", "occlusion"], "twice"),
+        (["Big=occlusion"], "a-z"),
+        (["=occlusion"], "a-z"),
+        ([], "no method"),
+    ],
+)
+def test_a_wrong_method_is_refused_in_words(names: list[str], words: str, model: catalog_pb2.Model) -> None:
+    with pytest.raises(UsageFault, match=words):
+        choose_methods(names, [], model)
+
+
+def test_a_method_that_the_model_cannot_do_is_left_to_the_server_to_refuse(model: catalog_pb2.Model) -> None:
+    choice = choose_methods(["guided-backprop"], [], model)
+    assert [method_name(method) for method in choice.methods] == ["guided-backprop"]
