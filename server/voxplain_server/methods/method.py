@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from voxplain_server.engines.engine import Cancelled, Differentiable
 from voxplain_server.features.feature_cache import FeatureCache
 from voxplain_server.methods.estimate import Estimate
+from voxplain_server.methods.pass_cache import PassCache
 from voxplain_server.methods.plan import Plan
 from voxplain_server.models.case import Case
 from voxplain_server.models.model import Model
@@ -64,6 +65,7 @@ class Setting:
         traits: facts about the model's graph.
         block_size: evaluations in one block.
         features: groupings already made for this case; one for all methods of a call saves their supervoxels.
+        passes: gradient passes already done for this case and score; one for all methods of a call saves their passes.
     """
 
     case: Case
@@ -75,6 +77,7 @@ class Setting:
     traits: ModelTraits
     block_size: int
     features: FeatureCache = field(default_factory=FeatureCache)
+    passes: PassCache = field(default_factory=PassCache)
 
 
 @runtime_checkable

@@ -56,7 +56,7 @@ def fixed(folder: Path) -> TinyModel:
 def plane(folder: Path) -> TinyModel:
     """Two dimensions."""
     bundle = bundles.two_dimensional(folder)
-    return _tiny(bundle, _together(bundle), _output(bundle, OutputKind.CLASSES))
+    return _tiny(bundle, _together(bundle), _output(bundle, OutputKind.CLASSES), weights=((0, 1.0),))
 
 
 def sigmoid(folder: Path) -> TinyModel:
