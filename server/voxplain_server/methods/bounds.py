@@ -20,11 +20,12 @@ def outside(params: Message, field: str, low: float, high: float, *, above: bool
         above: True: `low` itself is not allowed.
 
     Yields:
-        OUT_OF_RANGE at most once. NaN is in no range.
+        At most one: NOT_FINITE or OUT_OF_RANGE.
     """
     value = float(getattr(params, field))
-    too_low = value <= low if above else value < low
-    if math.isnan(value) or too_low or value > high:
+    if not math.isfinite(value):
+        yield Violation(field=field, reason="NOT_FINITE", message="must be a finite number")
+    elif (value <= low if above else value < low) or value > high:
         start = f"greater than {low:g}" if above else f"at least {low:,g}"
         message = f"must be {start}" + (f" and at most {high:,.15g}" if math.isfinite(high) else "")
         yield Violation(field=field, reason="OUT_OF_RANGE", message=message)

@@ -106,6 +106,12 @@ class Occlusion:
             fill=method_pb2.Baseline(normal_noise=method_pb2.NormalNoiseBaseline()),
         )
 
+    def adapt_defaults(self, defaults: Message, asked: Message) -> None:
+        """A default stride is cut to a smaller window that was asked for, so that a window alone can be set."""
+        own, window = expect(defaults, method_pb2.Occlusion), expect(asked, method_pb2.Occlusion).window
+        if window:
+            own.stride[:] = [min(DEFAULT_STRIDE_VOXELS, max(edge, 1)) for edge in window]
+
     def violations(self, params: Message, model: Model) -> Sequence[Violation]:
         """Window and stride must have a number for each axis, fit the grid, and leave no voxel uncovered."""
         return list(_violations(expect(params, method_pb2.Occlusion), model))
@@ -166,18 +172,19 @@ def _cut_to_grid(edge: int, model: Model | None) -> list[int]:
 
 
 def _violations(params: method_pb2.Occlusion, model: Model) -> Iterator[Violation]:
-    ranks = {len(modality.shape) for modality in model.modalities}
     for field in ("window", "stride"):
         edges = getattr(params, field)
-        if any(len(edges) not in (1, rank) for rank in ranks):
+        if any(len(edges) not in (1, len(modality.shape)) for modality in model.modalities):
             yield Violation(field, "WRONG_LENGTH", "give one number for all axes, or one for each axis of every modality")
-        elif any(not 1 <= edge <= MAX_EDGE_VOXELS for edge in edges):
+            return
+        if any(not 1 <= edge <= MAX_EDGE_VOXELS for edge in edges):
             yield Violation(field, "OUT_OF_RANGE", f"must be at least 1 and at most {MAX_EDGE_VOXELS:,}")
+            return
     for modality in model.modalities:
         window, stride = _per_axis(params.window, len(modality.shape)), _per_axis(params.stride, len(modality.shape))
-        if any(n is not None and edge > n for edge, n in zip(window, modality.shape, strict=False)):
+        if any(n is not None and edge > n for edge, n in zip(window, modality.shape, strict=True)):
             yield Violation("window", "WINDOW_TOO_LARGE", "must not be larger than the volume on the model's grid")
-        if any(step > edge for step, edge in zip(stride, window, strict=False)):
+        if any(step > edge for step, edge in zip(stride, window, strict=True)):
             yield Violation("stride", "STRIDE_TOO_LARGE", "must not be larger than the window, or voxels would be left out")
 
 

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from voxplain.v1 import method_pb2
 
 from voxplain_server.methods import all_methods
+from voxplain_server.methods.adaptive_defaults import AdaptiveDefaults
 from voxplain_server.methods.method import Method, Violation
 from voxplain_server.methods.parameter_defaults import default_grouping_modality, defaults_of
 from voxplain_server.methods.plan import MAX_EVALUATIONS
@@ -61,7 +62,10 @@ def resolve_method(
         violations.append(Violation(which, "UNKNOWN_METHOD", "this server does not have the method; see ListMethods"))
         return resolved, violations
     params: Message = getattr(resolved, which)
-    _fill(params, _defaults(implementation, model, one_grid=one_grid), model)
+    defaults = _defaults(implementation, model, one_grid=one_grid)
+    if isinstance(implementation, AdaptiveDefaults):
+        implementation.adapt_defaults(defaults, params)
+    _fill(params, defaults, model)
     found = [*_generic_violations(params, model), *_own_violations(implementation, params, model)]
     by_field: dict[str, Violation] = {}
     for violation in found:
