@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import importlib
 import os
 import platform
 import queue
@@ -25,7 +26,7 @@ from voxplain.worker.v1 import worker_pb2
 from voxplain_server.models.description import model_from_json
 from voxplain_server.workers.channel import Channel, ChannelBroken
 from voxplain_server.workers.faults import describe_fault
-from voxplain_server.workers.held_model import HeldModels
+from voxplain_server.workers.held_model import HeldModel, HeldModels
 from voxplain_server.workers.memory import close_all
 from voxplain_server.workers.session import Session
 
@@ -53,11 +54,18 @@ class Compute:
         self._method = -1
         self._beat_at = 0.0
 
-    def run(self) -> None:
-        """Work until the front is gone."""
+    def run(self, *, preload: bool) -> None:
+        """Work until the front is gone.
+
+        Args:
+            preload: import torch and captum as soon as there is nothing else to do, and not when the first gradient waits.
+        """
         threading.Thread(target=self._hear, daemon=True).start()
         self._channel.send(worker_pb2.Event(ready=worker_pb2.Ready(package_versions=package_versions(), device=device_name())))
         while True:
+            if preload and self._commands.empty():
+                preload = False
+                _preload()
             command, descriptors = self._commands.get()
             try:
                 self._carry_out(command, descriptors)
@@ -78,14 +86,20 @@ class Compute:
                     self._cancelled_method = (command.call, command.cancel.method)
                 else:
                     self._cancelled_call = command.call
+                    session = self._session
+                    if session is not None and session.call == command.call:
+                        session.interrupt()
             else:
                 self._commands.put((command, descriptors))
 
     def _carry_out(self, command: worker_pb2.Command, descriptors: list[int]) -> None:
         call, kind = command.call, command.WhichOneof("command")
         if kind == "close":
-            self._close()
+            held = self._close()
             self._send(call, closed=worker_pb2.Closed())
+            if self._commands.empty():
+                # With a call behind this one the memory is needed again at once.
+                self._rest(held)
             return
         if call and call == self._cancelled_call:
             return
@@ -143,11 +157,19 @@ class Compute:
             self._send(call, heartbeat=worker_pb2.Heartbeat())
         return self._cancelled_call == call or self._cancelled_method == (call, self._method)
 
-    def _close(self) -> None:
-        if self._session is not None:
-            self._session.close()
-            self._session = None
-            _trim()
+    def _close(self) -> HeldModel | None:
+        """Forget the call; returns the model that it explained."""
+        session, self._session = self._session, None
+        if session is None:
+            return None
+        session.close()
+        return session.held
+
+    def _rest(self, held: HeldModel | None) -> None:
+        """Give back to the system what the last call needed."""
+        if held is not None:
+            held.rest()
+        _trim()
 
     def _send(self, call: int, **event: object) -> None:
         self._channel.send(worker_pb2.Event(call=call, **event))  # type: ignore[arg-type]
@@ -181,6 +203,10 @@ def _die_with(parent: int) -> None:
         os._exit(0)
 
 
+def _preload() -> None:
+    importlib.import_module("captum.attr")
+
+
 def _trim() -> None:
     """Give freed memory back to the system: with our allocator settings glibc keeps all of it."""
     try:
@@ -193,7 +219,7 @@ def _trim() -> None:
 def main() -> None:
     """Run a worker on the channel that the command line names."""
     parser = argparse.ArgumentParser()
-    for name in ("channel", "parent", "threads", "memory"):
+    for name in ("channel", "parent", "threads", "memory", "preload"):
         parser.add_argument(f"--{name}", type=int, required=True)
     given = parser.parse_args()
     _die_with(given.parent)
@@ -203,7 +229,7 @@ def main() -> None:
     # A core file would hold a patient's volumes.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     end = socket.socket(fileno=given.channel)
-    Compute(Channel(end, worker_pb2.Command), threads=given.threads).run()
+    Compute(Channel(end, worker_pb2.Command), threads=given.threads).run(preload=bool(given.preload))
     sys.stderr.flush()
     os._exit(0)
 

@@ -126,8 +126,26 @@ class MethodRun:
         point = self._reviews[self.reviewed]
         return point if self.desk.prefix >= point else None
 
-    def note_review(self, standard_error: float | None) -> None:
-        """Take the answer to a review."""
+    def ask(self, want: worker_pb2.Want.ValueType, *, ending: Ending | None, review: bool, now: float) -> None:
+        """Note what the lead is asked to make of the scores."""
+        self.asked, self.reviewing = want, review
+        if self.desk is not None:
+            self.blocks_shown = self.desk.blocks_done
+        if want == worker_pb2.WANT_SNAPSHOT:
+            self.snapshot_at = now
+        if ending is not None:
+            self.chosen = ending
+            if self.desk is not None:
+                self.desk.stop()
+
+    def note_estimate(self, standard_error: float | None, *, seconds: float, now: float) -> None:
+        """Take what the lead made of the scores."""
+        reviewing, self.asked, self.reviewing = self.reviewing, None, False
+        self.standard_error, self.has_error = standard_error, standard_error is not None
+        self.estimate_seconds, self.estimated_at = seconds, now
+        self.compute_seconds += seconds
+        if not reviewing or self.reviewed >= len(self._reviews):
+            return
         point = self._reviews[self.reviewed]
         self.reviewed += 1
         if standard_error is not None and standard_error <= self.budget.target_standard_error:

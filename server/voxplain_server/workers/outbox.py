@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator
 
 from voxplain.v1 import explain_pb2
 
 from voxplain_server.workers.job import JobEvent, MapReady
 
-MAX_WAITING_MAPS = 64
+MAX_WAITING_MAPS = 16
 """Final maps that may wait for a slow reader before the call pauses."""
 
 
@@ -74,20 +73,18 @@ class Outbox:
         self._events.clear()
         self._room.set()
 
-    async def read(self) -> AsyncIterator[JobEvent]:
-        """Every event until the end."""
-        while True:
-            while self._events:
-                event = self._events.popleft()
-                if isinstance(event, MapReady):
-                    self._maps -= 1
-                    self._room.set()
-                yield event
+    async def next(self) -> JobEvent | None:
+        """The next event, whenever it comes; None: nothing follows."""
+        while not self._events:
             if self._ended:
-                return
+                return None
             self._changed.clear()
-            if not self._events and not self._ended:
-                await self._changed.wait()
+            await self._changed.wait()
+        event = self._events.popleft()
+        if isinstance(event, MapReady):
+            self._maps -= 1
+            self._room.set()
+        return event
 
     def _put(self, event: JobEvent) -> None:
         if not self._closed:

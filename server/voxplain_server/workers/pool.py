@@ -22,10 +22,10 @@ from voxplain_server.workers.catalog import Catalog, CatalogEntry
 from voxplain_server.workers.checkpoint import Checkpoint, bind_request, unpack_checkpoint
 from voxplain_server.workers.events import PoolObserver, SilentObserver
 from voxplain_server.workers.execution import differences, resolve_execution
-from voxplain_server.workers.job import Job, JobEvent, MapReady
-from voxplain_server.workers.method_run import duration
+from voxplain_server.workers.job import Job, JobEvent
 from voxplain_server.workers.outbox import Outbox
 from voxplain_server.workers.pool_settings import PoolSettings
+from voxplain_server.workers.transfer_clock import TransferClock
 from voxplain_server.workers.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -116,41 +116,46 @@ class WorkerPool:
         execution = resolve_execution(entry.model, job.spec, engine=entry.engine, threads=self._settings.threads_per_worker)
         binding = bind_request(entry.model.digest, job.spec, execution)
         checkpoint = self._read_checkpoint(job, binding)
-        async with contextlib.AsyncExitStack() as stack:
-            ticket = self._queue(entry)
-            stack.callback(self._leave_queue, ticket)
+        ticket = self._queue(entry)
+        try:
             while not ticket.worker.done():
                 position = self._waiting.index(ticket) if ticket in self._waiting else 0
                 yield explain_pb2.Progress(stage=explain_pb2.Progress.STAGE_QUEUED, queue_position=position)
                 await asyncio.wait([ticket.worker], timeout=self._settings.progress_s)
             lead = ticket.worker.result()
-            stack.pop_all()
-            self._numbers += 1
-            outbox = Outbox()
-            call = Call(
-                self._numbers,
-                job,
-                entry=entry,
-                execution=execution,
-                cautions=[*job.cautions, *differences(job.spec.execution, execution)],
-                checkpoint=checkpoint,
-                binding=binding,
-                key=self._key,
-                settings=self._settings,
-                observer=self._observer,
-                supply=self,
-                outbox=outbox,
-                ready=lead.ready.result(),
-                began_at=began_at,
-            )
-            call.join(lead, lead=True)
-            working = asyncio.create_task(self._work(call, outbox))
-            try:
-                async for event in _timed(outbox.read()):
-                    yield event
-                await working
-            finally:
-                await self._stop(working, outbox)
+        except BaseException:
+            self._leave_queue(ticket)
+            raise
+        self._numbers += 1
+        outbox = Outbox()
+        call = Call(
+            self._numbers,
+            job,
+            entry=entry,
+            execution=execution,
+            cautions=[*job.cautions, *differences(job.spec.execution, execution)],
+            checkpoint=checkpoint,
+            binding=binding,
+            key=self._key,
+            settings=self._settings,
+            observer=self._observer,
+            supply=self,
+            outbox=outbox,
+            ready=lead.ready.result(),
+            began_at=began_at,
+        )
+        call.join(lead, lead=True)
+        working = asyncio.create_task(self._work(call, outbox))
+        transfer = TransferClock()
+        try:
+            while (event := await outbox.next()) is not None:
+                transfer.fill_in(event)
+                given_at = transfer.now()
+                yield event
+                transfer.note(event, given_at)
+            await working
+        finally:
+            await self._stop(working, outbox)
 
     async def drain(self, grace_s: float) -> None:
         """As Runner.drain. Calls that still wait end at once: another server can take them."""
@@ -201,7 +206,7 @@ class WorkerPool:
     async def _keep_one_alive(self, up: asyncio.Event) -> None:
         delay = 0.0
         while True:
-            worker = Worker(threads=self._settings.threads_per_worker)
+            worker = Worker(threads=self._settings.threads_per_worker, preload=self._settings.preload)
             self._alive.add(worker)
             try:
                 await asyncio.wait_for(worker.ready, self._settings.start_s)
@@ -332,25 +337,6 @@ class WorkerPool:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _timed(events: AsyncIterator[JobEvent]) -> AsyncIterator[JobEvent]:
-    """Fill in how long the reader took with the maps of each method: the time for which it held us at their yield."""
-    loop = asyncio.get_running_loop()
-    held: dict[str, float] = {}
-    results: list[explain_pb2.MethodResult] = []
-    async for event in events:
-        if isinstance(event, explain_pb2.MethodResult):
-            event.transfer_duration.CopyFrom(duration(held.get(event.method_key, 0.0)))
-            results.append(event)
-        elif isinstance(event, explain_pb2.ExplanationRecord):
-            del event.results[:]
-            event.results.extend(results)
-        given_at = loop.time()
-        yield event
-        if isinstance(event, MapReady):
-            key = event.header.method_key
-            held[key] = held.get(key, 0.0) + loop.time() - given_at
 
 
 def _shutting_down() -> ServerUnavailable:

@@ -12,6 +12,7 @@ class PoolSettings:
     Attributes:
         workers: compute processes.
         threads_per_worker: compute threads of each.
+        preload: whether workers import torch before the first gradient is asked for: seconds saved, 300 MiB spent.
         max_loaded_models: models that one worker keeps loaded.
         queue_limit: calls that may wait for a worker; more are refused at once.
         job_seconds: longest time one call may compute.
@@ -29,6 +30,7 @@ class PoolSettings:
 
     workers: int = 1
     threads_per_worker: int = 1
+    preload: bool = True
     max_loaded_models: int = 2
     queue_limit: int = 16
     job_seconds: float = 24 * 3600.0

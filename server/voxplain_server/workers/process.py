@@ -39,6 +39,7 @@ class WorkerProcess:
     Args:
         threads: compute threads.
         memory_bytes: bound of its address space; 0: none.
+        preload: whether it imports torch before the first gradient is asked for.
         on_event: called with every event and its descriptors, which are then its own to close.
         on_lost: called once when the process is gone or speaks no sense.
     """
@@ -48,6 +49,7 @@ class WorkerProcess:
         *,
         threads: int,
         memory_bytes: int = 0,
+        preload: bool = False,
         on_event: Callable[[worker_pb2.Event, list[int]], None],
         on_lost: Callable[[], None],
     ) -> None:
@@ -56,7 +58,7 @@ class WorkerProcess:
             arguments = [
                 sys.executable, "-P", "-m", "voxplain_server.workers.compute",
                 "--channel", str(theirs.fileno()), "--parent", str(os.getpid()),
-                "--threads", str(threads), "--memory", str(memory_bytes),
+                "--threads", str(threads), "--memory", str(memory_bytes), "--preload", str(int(preload)),
             ]  # fmt: skip
             self._popen = subprocess.Popen(
                 arguments,

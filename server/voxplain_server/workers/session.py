@@ -65,7 +65,7 @@ class Session:
         self.call = call
         self._command = command
         self._spec = command.spec
-        self._held = held
+        self.held = held
         self._channel = channel
         self._cancelled = cancelled
         size = max((place.offset + place.size for place in command.tensors), default=0)
@@ -86,17 +86,17 @@ class Session:
             voxplain.errors.VoxplainError: the tensors, or the target, do not fit the model.
             voxplain.errors.Cancelled: the front wants no more of it.
         """
-        self._fitted = build_case(self._held.model, self._tensors(), donors=asks_for_donors(self._spec.methods))
+        self._fitted = build_case(self.held.model, self._tensors(), donors=asks_for_donors(self._spec.methods))
         self._sender = MapSender(call=self.call, channel=self._channel, maker=MapMaker(self._fitted, self._spec.grid))
         self._stop_if_asked()
         answered_at = time.monotonic()
-        answer = self._held.evaluator.answer(self._case)
+        answer = self.held.evaluator.answer(self._case)
         evaluation_seconds = time.monotonic() - answered_at
-        self._targeted = resolve_target(self._held.model, self._spec.target, answer, self._case.mask)
-        prepared = worker_pb2.Prepared(engine=self._held.evaluator.name)
+        self._targeted = resolve_target(self.held.model, self._spec.target, answer, self._case.mask)
+        prepared = worker_pb2.Prepared(engine=self.held.evaluator.name)
         if not self._command.lead:
             return prepared
-        prepared.prediction.CopyFrom(make_prediction(self._held.model, self._targeted))
+        prepared.prediction.CopyFrom(make_prediction(self.held.model, self._targeted))
         prepared.cautions.extend(describe_cautions(self._fitted.cautions))
         prepared.digests.extend(self._digests())
         for index in range(len(self._spec.methods)):
@@ -119,7 +119,7 @@ class Session:
         scores = np.full(block.stop - block.start, self._target.value)
         changed = np.flatnonzero(~same)
         if changed.size:
-            scores[changed] = self._held.evaluator.scores(
+            scores[changed] = self.held.evaluator.scores(
                 self._case,
                 self._target.score,
                 [plan.perturbation(block.start + int(place)) for place in changed],
@@ -149,8 +149,8 @@ class Session:
                 told_at = time.monotonic()
                 self._send(advanced=worker_pb2.Advanced(method=index, passes=passes))
 
-        estimate = method.attribute(self._setting(index), self._held.twin, advanced=advanced, cancelled=self._cancelled)
-        return self._tell(index, estimate, worker_pb2.WANT_FINAL, began_at, engine=self._held.twin.name)
+        estimate = method.attribute(self._setting(index), self.held.twin, advanced=advanced, cancelled=self._cancelled)
+        return self._tell(index, estimate, worker_pb2.WANT_FINAL, began_at, engine=self.held.twin.name)
 
     def estimate(self, command: worker_pb2.Estimate) -> worker_pb2.Estimated:
         """Tell what the scores on the board mean, and send maps where they are wanted."""
@@ -169,9 +169,11 @@ class Session:
         if not isinstance(method, PerturbationMethod):
             raise InternalFault("NO_ESTIMATE", "the front asked for an estimate of a method that has none")
         estimate = method.estimate(plan, np.where(done, scores, np.nan), done)
-        return self._tell(
-            index, estimate, command.want, began_at, engine=self._held.evaluator.name, evaluations=int(done.sum())
-        )
+        return self._tell(index, estimate, command.want, began_at, engine=self.held.evaluator.name, evaluations=int(done.sum()))
+
+    def interrupt(self) -> None:
+        """Stop the pass under way; called from another thread, after `cancelled` has become true."""
+        self.held.evaluator.interrupt()
 
     def close(self) -> None:
         """Let go of everything."""
@@ -181,7 +183,6 @@ class Session:
         self._plans.clear()
         self._features, self._passes = FeatureCache(), PassCache()
         self._bytes = np.zeros(0, dtype=np.uint8)
-        self._held.rest()
 
     # The case.
 
@@ -255,7 +256,7 @@ class Session:
     def _outline(self, index: int) -> worker_pb2.Outline:
         method, asked = self._method(index), self._spec.methods[index]
         params = getattr(asked, asked.WhichOneof("method") or "")
-        fatal = next((each for each in method.remarks(params, self._held.model, self._traits) if each.fatal), None)
+        fatal = next((each for each in method.remarks(params, self.held.model, self._traits) if each.fatal), None)
         if fatal is not None:
             return worker_pb2.Outline(refused=describe_fault(UnsupportedByModel(fatal.reason, fatal.message)))
         shapes = [volume.shape for volume in self._case.volumes]
@@ -282,7 +283,7 @@ class Session:
             evaluations=outline.evaluations,
             blocks=len(outline.starts),
             estimated_duration=duration(seconds * outline.evaluations),
-            engine="torch-cpu" if outline.gradient else self._held.evaluator.name,
+            engine="torch-cpu" if outline.gradient else self.held.evaluator.name,
             refused_reason=outline.refused.reason,
         )
         if outline.HasField("features"):
@@ -306,8 +307,8 @@ class Session:
         if self._sender is not None and want != worker_pb2.WANT_ERROR:
             self._sender.send(asked.key, estimate, snapshot=want == worker_pb2.WANT_SNAPSHOT, evaluations=done)
         params = getattr(asked, asked.WhichOneof("method") or "")
-        remarks = method.remarks(params, self._held.model, self._traits)
-        result = make_result(estimate, engine=engine, evaluations=done, names=self._held.model.modality_names, remarks=remarks)
+        remarks = method.remarks(params, self.held.model, self._traits)
+        result = make_result(estimate, engine=engine, evaluations=done, names=self.held.model.modality_names, remarks=remarks)
         if index in self._plans and self._plans[index][0].features is not None:
             result.features = self._plans[index][0].features or 0
         return worker_pb2.Estimated(

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from google.protobuf.message import Message
 from voxplain.worker.v1 import worker_pb2
 
 from voxplain_server.workers.memory import close_all
@@ -34,7 +33,7 @@ class Worker:
         condemned: whether the pool itself decided on its end.
     """
 
-    def __init__(self, *, threads: int, memory_bytes: int = 0) -> None:
+    def __init__(self, *, threads: int, memory_bytes: int = 0, preload: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[worker_pb2.Ready] = self._loop.create_future()
         self.gone = asyncio.Event()
@@ -45,7 +44,7 @@ class Worker:
         self.condemned = False
         self._closed: asyncio.Future[None] | None = None
         self._process = WorkerProcess(
-            threads=threads, memory_bytes=memory_bytes, on_event=self._on_event, on_lost=self._on_lost
+            threads=threads, memory_bytes=memory_bytes, preload=preload, on_event=self._on_event, on_lost=self._on_lost
         )
 
     @property
@@ -57,6 +56,9 @@ class Worker:
         """Give the worker to a call: its events go to `holder` from now on."""
         self._call, self._holder = call, holder
         self.heard_at = self._loop.time()
+        if self.gone.is_set():
+            self._holder = None
+            self._loop.call_soon(holder.lose, self)
 
     def send(self, command: worker_pb2.Command, descriptors: Sequence[int] = ()) -> None:
         """Send a command of the call that leases it; the descriptors stay the caller's."""
@@ -101,10 +103,6 @@ class Worker:
         if self.ready.done() and not self.ready.cancelled():
             self.ready.exception()
         return status
-
-    def tell(self, command: Message) -> None:
-        """Send a command that belongs to no call."""
-        self._process.send(command)
 
     def _on_event(self, event: worker_pb2.Event, descriptors: list[int]) -> None:
         self.heard_at = self._loop.time()

@@ -21,7 +21,7 @@ from voxplain_server.workers.pool_settings import PoolSettings
 
 from tests.bundles import TinyBundle
 
-FAST = {"progress_s": 0.2, "checkpoint_s": 0.0, "estimate_s": 0.2}
+FAST = {"preload": False, "progress_s": 0.2, "checkpoint_s": 0.0, "estimate_s": 0.2}
 MapName = tuple[str, str, tuple[str, ...]]
 
 
