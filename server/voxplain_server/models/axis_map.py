@@ -43,15 +43,16 @@ class AxisMap:
         start, last = round(self.start), self.source_size - 1
         if self.step > 0:
             first, stop = max(0, -start), min(self.size, last + 1 - start)
-            return slice(first + start, max(first, stop) + start), slice(first, max(first, stop))
-        first, stop = max(0, start - last), min(self.size, start + 1)
-        end = start - max(first, stop)
-        return slice(start - first, end if end >= 0 else None, -1), slice(first, max(first, stop))
+            read = slice(first + start, stop + start)
+        else:
+            first, stop = max(0, start - last), min(self.size, start + 1)
+            read = slice(start - first, start - stop if start >= stop else None, -1)
+        return (read, slice(first, stop)) if first < stop else (slice(0, 0), slice(0, 0))
 
 
 def lay_over(
     array: npt.NDArray[np.generic], maps: Sequence[AxisMap], *, nearest: bool, dtype: npt.DTypeLike
-) -> npt.NDArray[np.generic]:
+) -> npt.NDArray[Any]:
     """Read an array through one map for each of its axes.
 
     Voxels whose centre lies outside the array are zero; those inside, up to half a voxel beyond the outermost centres, take
@@ -67,7 +68,7 @@ def lay_over(
         A new C-contiguous array (size of each map).
     """
     slices = [axis_map.overlap() if axis_map.exact else (slice(None), slice(None)) for axis_map in maps]
-    moved: npt.NDArray[np.generic] = array[tuple(read for read, _ in slices)]
+    moved: npt.NDArray[Any] = array[tuple(read for read, _ in slices)]
     for axis, axis_map in enumerate(maps):
         if not axis_map.exact:
             moved = _interpolated(moved, axis, axis_map, nearest=nearest)

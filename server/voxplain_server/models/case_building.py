@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +52,7 @@ class FittedCase:
 
     def to_client(
         self, modality: int, array: npt.NDArray[np.generic], *, nearest: bool = False
-    ) -> npt.NDArray[np.generic]:
+    ) -> npt.NDArray[Any]:
         """Lay a map on the model's grid of a modality back onto the grid that the client sent.
 
         Args:
@@ -124,7 +124,8 @@ def _volume(array: npt.NDArray[np.generic], number: int, plan: FitPlan) -> Voxel
     if np.issubdtype(array.dtype, np.floating) and not all(np.isfinite(slab).all() for slab in array):
         message = "A volume holds NaN or infinite voxels. Replace them, for example by 0 outside the body."
         raise InvalidTensor("NOT_FINITE", message, field=f"tensors[{number}]")
-    return cast(Voxels, plan.apply(array))
+    volume: Voxels = plan.apply(array)
+    return volume
 
 
 def _in_units(volume: Voxels, statistics: Statistics) -> Voxels:
@@ -134,7 +135,7 @@ def _in_units(volume: Voxels, statistics: Statistics) -> Voxels:
 
 
 def _labels(array: npt.NDArray[np.generic], number: int, plan: FitPlan) -> npt.NDArray[np.int32]:
-    labels = cast("npt.NDArray[np.int32]", plan.apply(array, nearest=True, dtype=np.int32))
+    labels: npt.NDArray[np.int32] = plan.apply(array, nearest=True, dtype=np.int32)
     if labels.min() < 0:
         message = "Labels count from 0, which is background; here one is negative."
         raise InvalidTensor("LABELS_NEGATIVE", message, field=f"tensors[{number}]")
@@ -157,7 +158,7 @@ def _bundled(model: Model, plan: CasePlan) -> tuple[Volumes, ...]:
                 own = plan_fit(held.geometry, spec)
                 if own.target.shape != wanted.target.shape:
                     raise InvalidSpec("SHAPE_MISMATCH", "another shape on the model's grid")
-                volume = cast(Voxels, own.apply(held.voxels))
+                volume: Voxels = own.apply(held.voxels)
                 volumes.append(_in_units(volume, measure(volume, spec.normalisation)))
         except (InvalidSpec, ModelRefused):
             continue

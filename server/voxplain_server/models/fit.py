@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,11 +51,11 @@ class FitPlan:
 
     def apply(
         self, array: npt.NDArray[np.generic], *, nearest: bool = False, dtype: npt.DTypeLike = np.float32
-    ) -> npt.NDArray[np.generic]:
+    ) -> npt.NDArray[Any]:
         """Lay an array on the client's grid onto the model's; padding is zero. Returns a new C-contiguous array."""
         return lay_over(array.transpose(self.axes), self.maps, nearest=nearest, dtype=dtype)
 
-    def undo(self, array: npt.NDArray[np.generic], *, nearest: bool = False) -> npt.NDArray[np.generic]:
+    def undo(self, array: npt.NDArray[np.generic], *, nearest: bool = False) -> npt.NDArray[Any]:
         """Lay an array on the model's grid back onto the client's; zero where the model saw nothing.
 
         Args:

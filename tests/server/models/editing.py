@@ -13,11 +13,13 @@ from onnx import TensorProto, helper
 from voxplain.v1 import tensor_pb2
 from voxplain_server.models.bundle_place import BundlePlace
 from voxplain_server.models.loading import LoadedModel, load_model
-from voxplain_server.models.model import Activation, InputSpec, Model, ModalitySpec, OutputKind, OutputSpec
+from voxplain_server.models.model import Activation, InputSpec, ModalitySpec, Model, OutputKind, OutputSpec
 
 from tests.bundles import TinyBundle
 
 Dims = Sequence[int | str]
+GraphNode = tuple[str, Sequence[str], str, Mapping[str, Any]]
+"""Operator, inputs, output, attributes."""
 
 
 def place_of(bundle: TinyBundle) -> BundlePlace:
@@ -47,14 +49,14 @@ def write_bundle(
     *,
     inputs: Mapping[str, Dims],
     outputs: Mapping[str, Dims],
-    nodes: Sequence[tuple[str, Sequence[str], str, Mapping[str, Any]]],
+    nodes: Sequence[GraphNode],
     input_metadata: Mapping[str, Any] | None = None,
     output_metadata: Mapping[str, Any] | None = None,
     voxplain: Mapping[str, Any] | None = None,
     input_type: int = TensorProto.FLOAT,
     opset: int = 18,
 ) -> BundlePlace:
-    """A bundle whose graph is given node by node: (operator, inputs, output, attributes)."""
+    """A bundle whose graph is given node by node."""
     folder.mkdir(parents=True, exist_ok=True)
     graph = helper.make_graph(
         [helper.make_node(operator, list(values), [output], **attributes) for operator, values, output, attributes in nodes],
@@ -77,7 +79,8 @@ def write_bundle(
 
 def modality(**stated: Any) -> ModalitySpec:
     """A modality "t1" of a free 3D grid, with what is stated."""
-    return ModalitySpec(**({"name": "t1", "input_name": "image", "channel": 0, "shape": (None, None, None)} | stated))
+    fields: dict[str, Any] = {"name": "t1", "input_name": "image", "channel": 0, "shape": (None, None, None)}
+    return ModalitySpec(**(fields | stated))
 
 
 def model_of(
@@ -90,7 +93,9 @@ def model_of(
 ) -> Model:
     """A model that stands on no file."""
     modalities = tuple(modalities) or (modality(),)
-    inputs = {spec.input_name: tuple(own.name for own in modalities if own.input_name == spec.input_name) for spec in modalities}
+    inputs: dict[str, tuple[str, ...]] = {}
+    for spec in modalities:
+        inputs[spec.input_name] = (*inputs.get(spec.input_name, ()), spec.name)
     return Model(
         name="none",
         version="1",
