@@ -139,7 +139,7 @@ def _describe(method: Method) -> catalog_pb2.MethodDescription:
 
 def _name_in(token: str) -> str:
     try:
-        return base64.urlsafe_b64decode(token.encode()).decode()
+        return base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise InvalidSpec(
             "PAGE_TOKEN_INVALID", "send next_page_token of the answer before, or nothing", field="page_token"

@@ -1,0 +1,67 @@
+"""The log takes typed fields from a list, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import logging
+from io import StringIO
+from typing import Any
+
+import pytest
+from voxplain_server.observe.log import FIELDS, LibraryLog, Log
+
+
+def test_a_line_is_one_json_object() -> None:
+    stream = StringIO()
+    Log(stream).write("call_ended", outcome="completed", seconds=1.5, methods=2)
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["level"], line["outcome"], line["seconds"]) == ("call_ended", "info", "completed", 1.5)
+
+
+@pytest.mark.parametrize(
+    "values", [{"request_id": "x"}, {"key": "x"}, {"message": "x"}, {"methods": "occlusion"}, {"reason": b"x"}, {"seconds": 1}]
+)
+def test_a_field_that_is_not_on_the_list_or_of_another_type_is_refused(values: dict[str, Any]) -> None:
+    stream = StringIO()
+    with pytest.raises(ValueError, match="field"):
+        Log(stream).write("call_ended", **values)
+    assert stream.getvalue() == ""
+
+
+def test_an_event_is_no_sentence() -> None:
+    with pytest.raises(ValueError, match="event"):
+        Log(StringIO()).write("Patient Jane Doe")
+
+
+def test_no_field_is_made_for_what_clients_type() -> None:
+    assert not set(FIELDS) & {"request_id", "key", "tensor_id", "message", "text", "target", "modality"}
+
+
+def test_text_of_libraries_is_dropped_and_its_place_is_kept() -> None:
+    stream = StringIO()
+    logger = logging.Logger("some.library")
+    logger.addHandler(LibraryLog(Log(stream)))
+    try:
+        raise ValueError("jane doe")
+    except ValueError:
+        logger.exception("could not read %s", "jane doe")
+    logger.debug("jane doe")
+    assert "jane" not in stream.getvalue()
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["level"], line["kind"], line["logger"]) == ("library", "error", "ValueError", "some.library")
+    assert line["where"].startswith("test_log:")
+
+
+def test_our_own_modules_may_speak() -> None:
+    stream = StringIO()
+    logger = logging.Logger("voxplain_server.workers.pool")
+    logger.addHandler(LibraryLog(Log(stream)))
+    logger.warning("worker %d is replaced", 7)
+    assert json.loads(stream.getvalue())["where"] == "worker 7 is replaced"
+
+
+def test_long_text_is_cut_and_cannot_break_a_line() -> None:
+    stream = StringIO()
+    Log(stream).write("library", where="a\n" * 5000)
+    assert len(stream.getvalue().splitlines()) == 1
+    assert len(stream.getvalue()) < 1000
