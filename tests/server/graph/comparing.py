@@ -34,7 +34,14 @@ def run_onnx(model: onnx.ModelProto, inputs: Sequence[Tensor]) -> list[Tensor]:
     return [torch.from_numpy(output) for output in session.run(None, feeds)]
 
 
-def scores_and_gradients(network: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+def distance(network: nn.Module, original: nn.Module, inputs: Sequence[Tensor]) -> float:
+    """The larger of two relative differences: of the scores, and of the input gradients."""
+    scores, gradients = _scores_and_gradients(network, inputs)
+    expected_scores, expected_gradients = _scores_and_gradients(original, inputs)
+    return max(relative_difference(scores, expected_scores), relative_difference(gradients, expected_gradients))
+
+
+def _scores_and_gradients(network: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The scores, and the gradient of a fixed random weighting of them with respect to each input."""
     leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
     scores = network(*leaves)

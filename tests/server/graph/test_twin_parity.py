@@ -4,7 +4,7 @@ import pytest
 import torch
 from voxplain_server.graph.twin import build_twin
 
-from tests.server.graph.comparing import read, relative_difference, run_onnx, scores_and_gradients
+from tests.server.graph.comparing import distance, read, relative_difference, run_onnx
 from tests.server.graph.conftest import Exported
 from tests.server.graph.networks import NETWORKS
 
@@ -36,8 +36,7 @@ def test_scores_and_input_gradients_of_the_twin_are_the_originals(name: str, dyn
     case = NETWORKS[name]
     twin = build_twin(read(exported(name, dynamo=dynamo)), dtype=torch.float64)
     original, inputs = case.build().double(), case.inputs(dtype=torch.float64)
-    for found, expected in zip(scores_and_gradients(twin, inputs), scores_and_gradients(original, inputs), strict=True):
-        assert relative_difference(found, expected) <= FOLDED_BOUND
+    assert distance(twin, original, inputs) <= FOLDED_BOUND
 
 
 UNFOLDED = [(name, False) for name in NETWORKS] + [("vgg", True), ("resnet18", True)]
@@ -51,8 +50,7 @@ def test_without_folding_nothing_is_lost_in_float64(name: str, dynamo: bool, exp
     twin = build_twin(read(exported(name, dynamo=dynamo, folded=False)), dtype=torch.float64)
     original, inputs = case.build().double(), case.inputs(dtype=torch.float64)
     bound = ROUNDED_CONSTANT_BOUND if name == "vit" else EXACT_BOUND
-    for found, expected in zip(scores_and_gradients(twin, inputs), scores_and_gradients(original, inputs), strict=True):
-        assert relative_difference(found, expected) <= bound
+    assert distance(twin, original, inputs) <= bound
 
 
 @EXPORTERS
