@@ -11,6 +11,7 @@ import asyncio
 import os
 import socket
 import threading
+from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -170,21 +171,36 @@ def _pack(message: Message, descriptors: Sequence[int]) -> tuple[bytes, list[int
 
 
 def _receive(end: socket.socket, received: type[Received]) -> tuple[Received, list[int]]:
-    frame, descriptors, flags, _ = socket.recv_fds(end, MAX_INLINE_BYTES + 1, MAX_DESCRIPTORS + 1, socket.MSG_CMSG_CLOEXEC)
+    # socket.recv_fds of Python 3.11 drops its flags, and the descriptors would leak into every process spawned later.
+    room = socket.CMSG_SPACE((MAX_DESCRIPTORS + 1) * array("i").itemsize)
+    frame, ancillary, flags, _ = end.recvmsg(MAX_INLINE_BYTES + 1, room, socket.MSG_CMSG_CLOEXEC)
+    descriptors = _descriptors(ancillary)
     try:
         if not frame or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise ChannelBroken("no whole frame")
-        if frame[:1] == _SPILLED:
-            spilled = descriptors.pop(0)
-            try:
-                encoded = os.pread(spilled, os.fstat(spilled).st_size, 0)
-            finally:
-                os.close(spilled)
-        else:
-            encoded = frame[1:]
         message = received()
-        message.ParseFromString(encoded)
-    except (ChannelBroken, DecodeError, IndexError) as error:
+        message.ParseFromString(_message_in(frame, descriptors))
+    except (ChannelBroken, DecodeError) as error:
         close_all(descriptors)
         raise ChannelBroken("no frame of ours") from error
     return message, descriptors
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    found = array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return list(found)
+
+
+def _message_in(frame: bytes, descriptors: list[int]) -> bytes:
+    if frame[:1] == _INLINE:
+        return frame[1:]
+    if frame != _SPILLED or not descriptors:
+        raise ChannelBroken("no frame of ours")
+    spilled = descriptors.pop(0)
+    try:
+        return os.pread(spilled, os.fstat(spilled).st_size, 0)
+    finally:
+        os.close(spilled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ def main(path: Path) -> int:
     Returns:
         1 where a bundle was refused or none was found, else 0.
     """
+    # The report says it better than the log's lines between.
+    logging.getLogger("voxplain_server").addHandler(logging.NullHandler())
     threads = len(os.sched_getaffinity(0))
     catalog = asyncio.run(check_models(path, settings=PoolSettings(threads_per_worker=threads)))
     sys.stdout.write("\n".join(report(catalog)) + "\n")

@@ -1,0 +1,55 @@
+"""How the work is cut."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from voxplain.v1 import explain_pb2, tensor_pb2
+from voxplain_server.workers.execution import differences, resolve_execution
+
+from tests.fakes import fake_model
+
+
+def resolved(
+    edge: int, *, modalities: int = 4, batched: bool = True, spec: explain_pb2.ExplainSpec | None = None
+) -> tuple[int, int]:
+    model = replace(fake_model([(edge, edge, edge)] * modalities), batched=batched)
+    execution = resolve_execution(model, spec or explain_pb2.ExplainSpec(), engine="onnxruntime-cpu", threads=2)
+    return execution.batch_size, execution.block_size
+
+
+@pytest.mark.parametrize(("edge", "batch", "block"), [(16, 16, 256), (32, 16, 256), (64, 4, 64), (128, 1, 8), (256, 1, 1)])
+def test_batches_and_blocks_shrink_as_volumes_grow(edge: int, batch: int, block: int) -> None:
+    assert resolved(edge) == (batch, block)
+
+
+def test_a_model_with_a_fixed_batch_is_evaluated_one_by_one() -> None:
+    assert resolved(16, batched=False)[0] == 1
+    pinned = explain_pb2.ExplainSpec(execution=explain_pb2.Execution(batch_size=8))
+    assert resolved(16, batched=False, spec=pinned)[0] == 1
+
+
+def test_pins_win() -> None:
+    pinned = explain_pb2.ExplainSpec(execution=explain_pb2.Execution(batch_size=3, block_size=7))
+    assert resolved(16, spec=pinned) == (3, 7)
+
+
+def test_a_small_budget_gets_small_blocks() -> None:
+    spec = explain_pb2.ExplainSpec(budget=explain_pb2.Budget(max_evaluations=10))
+    assert resolved(16, spec=spec) == (16, 10)
+
+
+def test_axes_of_any_size_are_taken_from_the_client() -> None:
+    model = fake_model([(None, None, None)])
+    sent = tensor_pb2.Tensor(role=tensor_pb2.TENSOR_ROLE_VOLUME, modality="t1", shape=[256, 256, 128])
+    execution = resolve_execution(model, explain_pb2.ExplainSpec(tensors=[sent]), engine="e", threads=1)
+    assert (execution.batch_size, execution.block_size) == (1, 8)
+
+
+def test_what_cannot_be_as_pinned_is_told_and_only_that() -> None:
+    here = explain_pb2.Execution(engine="onnxruntime-cpu", threads_per_worker=2, batch_size=4, block_size=64)
+    assert differences(explain_pb2.Execution(engine="onnxruntime-cpu", batch_size=4), here) == []
+    (caution,) = differences(explain_pb2.Execution(threads_per_worker=8), here)
+    assert caution.code == "EXECUTION_DIFFERS"
+    assert "threads_per_worker" in caution.description
