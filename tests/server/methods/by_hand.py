@@ -35,7 +35,7 @@ class ByHand:
     def __init__(self, tiny: TinyModel) -> None:
         weights = [torch.from_numpy(numpy_helper.to_array(each).copy()).double() for each in tiny.proto.graph.initializer]
         self.kernel1, self.bias1, self.kernel2, self.bias2, matrix, offset = weights
-        self.row = sum(weight * matrix[index] for index, weight in tiny.score.weights)
+        self.row = torch.stack([weight * matrix[index] for index, weight in tiny.score.weights]).sum(dim=0)
         self.offset = float(sum(weight * offset[index] for index, weight in tiny.score.weights))
         assert [node.op_type for node in tiny.proto.graph.node][:4] == ["Conv", "Relu", "Conv", "Relu"]
         self.image = torch.from_numpy(np.stack(tiny.case.volumes))[None].double()

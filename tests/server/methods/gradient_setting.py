@@ -90,7 +90,7 @@ class Peer(nn.Module):
             answers = self.softmax(answers) if output.activation is Activation.SOFTMAX else self.sigmoid(answers)
         if self._score.region is not None:
             answers = answers[:, :, torch.from_numpy(self._score.region)].mean(dim=2)
-        return sum(weight * answers[:, index] for index, weight in self._score.weights)  # type: ignore[return-value]
+        return torch.stack([weight * answers[:, index] for index, weight in self._score.weights]).sum(dim=0)
 
     def layer(self, value_name: str) -> nn.Module:
         """The module that makes an ONNX value."""

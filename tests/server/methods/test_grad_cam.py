@@ -108,9 +108,9 @@ def test_stacks_of_slices_have_weights_and_a_map_for_each_slice(make: Make, tmp_
         assert shared.modalities == (axis,)
         assert activations.shape[0] == tiny.case.volumes[axis].shape[axis]
         for number in range(activations.shape[0]):
-            by_slice = sum(
-                gradient[number, channel].mean() * activations[number, channel] for channel in range(activations.shape[1])
-            )
+            by_slice = torch.zeros_like(activations[number, 0])
+            for channel in range(activations.shape[1]):
+                by_slice += gradient[number, channel].mean() * activations[number, channel]
             np.testing.assert_allclose(shared.values.take(number, axis=axis), by_slice.numpy(), rtol=1e-9, atol=1e-15)
 
 
