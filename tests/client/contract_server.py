@@ -68,6 +68,7 @@ class ContractServer(catalog_pb2_grpc.CatalogServiceServicer):
     Attributes:
         breaks: one for each call that shall end too early, in order; later calls go through.
         wait_before_maps: when set, the call waits here until it is cancelled.
+        hold_before: the key of a method, before which the call waits likewise.
         change_map: spoils the bytes of every map behind its digest.
         outcomes: by method key, where it is not COMPLETED.
         specs: what came in.
@@ -77,6 +78,7 @@ class ContractServer(catalog_pb2_grpc.CatalogServiceServicer):
 
     breaks: list[Break] = field(default_factory=list)
     wait_before_maps: bool = False
+    hold_before: str = ""
     change_map: bool = False
     signs: dict[str, bool] = field(default_factory=dict)
     outcomes: dict[str, explain_pb2.Outcome.ValueType] = field(default_factory=dict)
@@ -138,7 +140,7 @@ class ContractServer(catalog_pb2_grpc.CatalogServiceServicer):
         return catalog_pb2.EstimateExplanationResponse(plans=plans)
 
     def _explain(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
-        if self.wait_before_maps:
+        if self.wait_before_maps or self.hold_before:
             context.add_callback(self.cancelled.set)
         spec = decode_request(next(requests))
         assert not isinstance(spec, ChunkView)
@@ -176,6 +178,9 @@ class ContractServer(catalog_pb2_grpc.CatalogServiceServicer):
             digest = hashlib.sha256(array_bytes(self.volumes[tensor.id])).hexdigest()
             record.inputs.add(tensor=tensor, sha256=digest)
         for place, method in enumerate(spec.methods):
+            if method_key(method) == self.hold_before:
+                self.waiting.set()
+                self.cancelled.wait(20)
             yield from self._method_events(spec, method_key(method), method_name(method), place, record)
         yield _response(summary=explain_pb2.Summary(record=record))
 

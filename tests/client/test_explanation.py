@@ -53,9 +53,12 @@ def test_the_server_gets_the_very_bytes(server: ContractServer) -> None:
 
 
 def test_a_map_that_is_not_the_recorded_one_is_refused(volumes: dict[str, Volume]) -> None:
-    with ContractServer(change_map=True) as server, Client(server.address) as client:
-        with pytest.raises(ChecksumMismatch) as refused:
-            client.explain(model="fake", volumes=volumes, methods=["gradient"]).result()
+    with (
+        ContractServer(change_map=True) as server,
+        Client(server.address) as client,
+        pytest.raises(ChecksumMismatch) as refused,
+    ):
+        client.explain(model="fake", volumes=volumes, methods=["gradient"]).result()
     assert refused.value.reason == "MAP_DIGEST_MISMATCH"
 
 
@@ -121,12 +124,14 @@ async def test_the_async_client_gives_the_same(server: ContractServer, volumes: 
 
 async def test_cancelling_the_async_explanation_stops_the_server(volumes: dict[str, Volume]) -> None:
     with ContractServer(wait_before_maps=True) as server:
-        async with AsyncClient(server.address) as client:
-            async with client.explain(model="fake", volumes=volumes, methods=["gradient"]) as explanation:
-                with pytest.raises(Cancelled):
-                    async for event in explanation:
-                        if isinstance(event, explain_pb2.Prediction):
-                            explanation.cancel()
+        async with (
+            AsyncClient(server.address) as client,
+            client.explain(model="fake", volumes=volumes, methods=["gradient"]) as explanation,
+        ):
+            with pytest.raises(Cancelled):
+                async for event in explanation:
+                    if isinstance(event, explain_pb2.Prediction):
+                        explanation.cancel()
         assert await asyncio.to_thread(server.cancelled.wait, 10)
 
 

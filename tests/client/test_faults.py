@@ -16,9 +16,12 @@ NEVER = RetryPolicy(attempts=0)
 @pytest.mark.parametrize("code", list(ERRORS_BY_CODE), ids=lambda code: code.name)
 def test_each_code_is_raised_as_its_class(code: grpc.StatusCode, volumes: dict[str, Volume]) -> None:
     status = status_of(code, "SOME_REASON", "words", fields=("tensors[1].shape", "seed"), retry_s=0.5)
-    with ContractServer(breaks=[Break(after=1, status=status)]) as server, Client(server.address, policy=NEVER) as client:
-        with pytest.raises(VoxplainError) as raised:
-            client.explain(model="fake", volumes=volumes, methods=["gradient"]).result()
+    with (
+        ContractServer(breaks=[Break(after=1, status=status)]) as server,
+        Client(server.address, policy=NEVER) as client,
+        pytest.raises(VoxplainError) as raised,
+    ):
+        client.explain(model="fake", volumes=volumes, methods=["gradient"]).result()
     assert type(raised.value) is ERRORS_BY_CODE[code]
     assert raised.value.reason == "SOME_REASON"
     assert raised.value.message == "words"
@@ -41,22 +44,23 @@ async def test_the_async_catalogue_raises_typed_errors(server: ContractServer) -
 
 def test_a_status_without_details_keeps_its_code_as_the_reason(volumes: dict[str, Volume]) -> None:
     broken = Break(after=0, code=grpc.StatusCode.PERMISSION_DENIED, text="no token")
-    with ContractServer(breaks=[broken]) as server, Client(server.address) as client:
-        with pytest.raises(VoxplainError) as raised:
-            client.explain(model="fake", volumes=volumes, methods=["gradient"]).result()
+    with ContractServer(breaks=[broken]) as server, Client(server.address) as client, pytest.raises(VoxplainError) as raised:
+        client.explain(model="fake", volumes=volumes, methods=["gradient"]).result()
     assert (raised.value.reason, raised.value.message) == ("PERMISSION_DENIED", "no token")
 
 
 def test_another_service_at_the_address_is_recognised(volumes: dict[str, Volume]) -> None:
     broken = Break(after=0, code=grpc.StatusCode.UNIMPLEMENTED, text="Method not found!")
-    with ContractServer(breaks=[broken]) as server, Client(server.address) as client:
-        with pytest.raises(InternalFault) as raised:
-            client.explain(model="fake", volumes=volumes, methods=["gradient"]).result()
+    with ContractServer(breaks=[broken]) as server, Client(server.address) as client, pytest.raises(InternalFault) as raised:
+        client.explain(model="fake", volumes=volumes, methods=["gradient"]).result()
     assert raised.value.reason == "NOT_A_VOXPLAIN_SERVER"
 
 
 def test_a_policy_of_no_attempts_raises_a_lost_connection(volumes: dict[str, Volume]) -> None:
-    with ContractServer(breaks=[Break(after=3)]) as server, Client(server.address, policy=NEVER) as client:
-        with pytest.raises(ServerUnavailable) as raised:
-            client.explain(model="fake", volumes=volumes, methods=["gradient"]).result()
+    with (
+        ContractServer(breaks=[Break(after=3)]) as server,
+        Client(server.address, policy=NEVER) as client,
+        pytest.raises(ServerUnavailable) as raised,
+    ):
+        client.explain(model="fake", volumes=volumes, methods=["gradient"]).result()
     assert raised.value.reason == "CONNECTION_LOST"

@@ -99,9 +99,12 @@ def test_a_result_collects_over_both_calls(volumes: dict[str, Volume], hasty: Re
 
 def test_attempts_without_any_advance_are_bounded(volumes: dict[str, Volume]) -> None:
     policy = RetryPolicy(attempts=3, first_wait_s=0.0)
-    with ContractServer(breaks=[Break(after=2) for _ in range(9)]) as server, Client(server.address, policy=policy) as client:
-        with pytest.raises(ServerUnavailable):
-            run(client, volumes)
+    with (
+        ContractServer(breaks=[Break(after=2) for _ in range(9)]) as server,
+        Client(server.address, policy=policy) as client,
+        pytest.raises(ServerUnavailable),
+    ):
+        run(client, volumes)
     assert len(server.specs) == 4
 
 
@@ -115,9 +118,11 @@ def test_every_advance_gives_new_attempts(volumes: dict[str, Volume]) -> None:
 
 def test_a_refused_checkpoint_starts_over_once(volumes: dict[str, Volume], hasty: RetryPolicy) -> None:
     refused = Break(after=0, status=status_of(grpc.StatusCode.ABORTED, "CHECKPOINT_INVALID", "of another request"))
-    with ContractServer(breaks=[Break(after=IN_SECOND_METHOD), refused]) as server:
-        with Client(server.address, policy=hasty) as client:
-            events = run(client, volumes)
+    with (
+        ContractServer(breaks=[Break(after=IN_SECOND_METHOD), refused]) as server,
+        Client(server.address, policy=hasty) as client,
+    ):
+        events = run(client, volumes)
     assert [spec.checkpoint for spec in server.specs] == [b"", CHECKPOINT + bytes([1]), b""]
     resumings = [event for event in events if isinstance(event, Resuming)]
     assert [event.from_checkpoint for event in resumings] == [True, False]
@@ -126,9 +131,12 @@ def test_a_refused_checkpoint_starts_over_once(volumes: dict[str, Volume], hasty
 
 def test_a_checkpoint_refused_twice_is_a_fault(volumes: dict[str, Volume], hasty: RetryPolicy) -> None:
     refused = Break(after=0, status=status_of(grpc.StatusCode.ABORTED, "CHECKPOINT_INVALID", "of another request"))
-    with ContractServer(breaks=[refused, refused]) as server, Client(server.address, policy=hasty) as client:
-        with pytest.raises(CheckpointRefused):
-            client.explain(model="fake", volumes=volumes, methods=METHODS, checkpoint=b"old").result()
+    with (
+        ContractServer(breaks=[refused, refused]) as server,
+        Client(server.address, policy=hasty) as client,
+        pytest.raises(CheckpointRefused),
+    ):
+        client.explain(model="fake", volumes=volumes, methods=METHODS, checkpoint=b"old").result()
     assert len(server.specs) == 2
 
 
@@ -154,20 +162,25 @@ def test_what_trying_again_does_not_help_is_raised_at_once(
     status: status_pb2.Status, error: type[VoxplainError], volumes: dict[str, Volume]
 ) -> None:
     policy = RetryPolicy(first_wait_s=0.0, patience_s=0.5)
-    with ContractServer(breaks=[Break(after=0, status=status)]) as server:
-        with Client(server.address, policy=policy) as client, pytest.raises(error):
-            run(client, volumes)
+    with (
+        ContractServer(breaks=[Break(after=0, status=status)]) as server,
+        Client(server.address, policy=policy) as client,
+        pytest.raises(error),
+    ):
+        run(client, volumes)
     assert len(server.specs) == 1
 
 
 def test_a_drained_server_is_followed_by_the_next_one(volumes: dict[str, Volume], hasty: RetryPolicy) -> None:
-    with ContractServer(outcomes={"occlusion": explain_pb2.OUTCOME_DRAINED}) as server:
-        with Client(server.address, policy=hasty) as client:
-            events: list[Event] = []
-            for event in client.explain(model="fake", volumes=volumes, methods=METHODS):
-                events.append(event)
-                if isinstance(event, Resuming):
-                    server.outcomes.clear()
+    with (
+        ContractServer(outcomes={"occlusion": explain_pb2.OUTCOME_DRAINED}) as server,
+        Client(server.address, policy=hasty) as client,
+    ):
+        events: list[Event] = []
+        for event in client.explain(model="fake", volumes=volumes, methods=METHODS):
+            events.append(event)
+            if isinstance(event, Resuming):
+                server.outcomes.clear()
     results = [event for event in events if isinstance(event, explain_pb2.MethodResult)]
     assert [(one.method_key, one.outcome) for one in results] == [
         ("gradient", explain_pb2.OUTCOME_COMPLETED),
@@ -180,9 +193,8 @@ def test_a_drained_server_is_followed_by_the_next_one(volumes: dict[str, Volume]
 def test_nobody_at_the_address_is_told_soon(volumes: dict[str, Volume], hasty: RetryPolicy) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        with Client(f"127.0.0.1:{free.getsockname()[1]}", policy=hasty) as client:
-            with pytest.raises(ServerUnavailable) as refused:
-                run(client, volumes)
+        with Client(f"127.0.0.1:{free.getsockname()[1]}", policy=hasty) as client, pytest.raises(ServerUnavailable) as refused:
+            run(client, volumes)
     assert refused.value.reason == "CONNECTION_LOST"
 
 

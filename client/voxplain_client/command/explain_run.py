@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
 from voxplain.errors import Cancelled, VoxplainError
-from voxplain.v1 import catalog_pb2, explain_pb2, tensor_pb2
+from voxplain.v1 import catalog_pb2, explain_pb2
 
 from voxplain_client.client import Client
 from voxplain_client.command.closing_report import print_report
 from voxplain_client.command.display import open_display
 from voxplain_client.command.explain import read_slice
+from voxplain_client.command.field_name import name_field
 from voxplain_client.command.method_choice import choose_methods
 from voxplain_client.command.output_folder import OVERVIEW, OutputFolder
 from voxplain_client.command.replay import apply_record, check_inputs, check_model, compare_maps, name_differences, read_record
@@ -91,7 +91,7 @@ class ExplainRun:
             request = build_request(options)
             check_inputs(self._replayed, request)
             return request
-        choice = choose_methods(given.method, given.set, model)
+        choice = choose_methods(given.method, given.set, model, with_background=bool(given.background))
         for method, reason in choice.left_out:
             self._err.print(Text(f"left out {method}: {reason}", style="yellow"), soft_wrap=True)
         options["methods"] = choice.methods
@@ -114,7 +114,6 @@ class ExplainRun:
         try:
             with client.send(request, keep_maps=False) as explanation:
                 for event in explanation:
-                    display.show(event)
                     if isinstance(event, Accepted):
                         if self._replayed is not None:
                             check_model(self._replayed, event)
@@ -126,11 +125,13 @@ class ExplainRun:
                         self._end_method(event, folder)
                     elif isinstance(event, Record):
                         return event
+                    # After the files: what is shown as done is done.
+                    display.show(event)
         except VoxplainError as error:
             if isinstance(error, Cancelled):
                 self._tell_interrupted()
                 return None
-            error.field = _name_tensors(error.field, request)
+            error.field = name_field(error.field, request)
             raise
         except KeyboardInterrupt:
             self._tell_interrupted()
@@ -185,19 +186,6 @@ class ExplainRun:
             for difference in name_differences(before, after):
                 self._out.print(Text(f"not as it was: {difference}"), soft_wrap=True)
         return not different
-
-
-def _name_tensors(field: str, request: Request) -> str:
-    """The server counts tensors; a user knows their files by modality: "tensors[2].shape" becomes "volume t2, shape"."""
-
-    def name(found: re.Match[str]) -> str:
-        if int(found[1]) >= len(request.payloads):
-            return found[0]
-        header = request.payloads[int(found[1])].header
-        role = tensor_pb2.TensorRole.Name(header.role).removeprefix("TENSOR_ROLE_").lower()
-        return f"{role} {header.modality}".rstrip() + (", " if found[2] else "")
-
-    return re.sub(r"tensors\[(\d+)\](\.?)", name, field)
 
 
 def _different(compared: Sequence[tuple[object, bool]]) -> bool:

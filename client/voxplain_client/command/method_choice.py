@@ -14,6 +14,8 @@ from voxplain_client.method_names import METHOD_NAMES, make_method, method_key
 
 ALL = "all"
 
+_NO_DONORS = "NO_DONORS"
+"""The method works on the model, but only in a request that sends background cases."""
 _KEY = re.compile(r"[a-z0-9-]{1,64}")
 
 
@@ -30,13 +32,16 @@ class MethodChoice:
     left_out: tuple[tuple[str, str], ...]
 
 
-def choose_methods(names: Sequence[str], settings: Iterable[str], model: catalog_pb2.Model) -> MethodChoice:
+def choose_methods(
+    names: Sequence[str], settings: Iterable[str], model: catalog_pb2.Model, *, with_background: bool = False
+) -> MethodChoice:
     """Read `--method` and `--set`.
 
     Args:
         names: each NAME, KEY=NAME or "all".
         settings: each KEY.path=value.
         model: says what "all" is.
+        with_background: whether the request holds background cases, for methods that need donors.
 
     Raises:
         UsageFault: naming the option and what is allowed.
@@ -45,9 +50,11 @@ def choose_methods(names: Sequence[str], settings: Iterable[str], model: catalog
     left_out: dict[str, str] = {}
     for text in names:
         if text == ALL:
-            for availability in model.methods:
-                if not availability.available:
-                    left_out[availability.method] = reasons_in_words(availability)
+            for availability in sorted(model.methods, key=_place):
+                donors_missing = not with_background and any(one.code == _NO_DONORS for one in availability.reasons)
+                if not availability.available or donors_missing:
+                    remedy = "; give --background MODALITY=FILE" if donors_missing else ""
+                    left_out[availability.method] = reasons_in_words(availability) + remedy
                 elif availability.method in METHOD_NAMES:
                     chosen.setdefault(availability.method, make_method(availability.method))
             continue
@@ -66,6 +73,11 @@ def choose_methods(names: Sequence[str], settings: Iterable[str], model: catalog
 def reasons_in_words(availability: catalog_pb2.MethodAvailability) -> str:
     """Why a method does not work on a model, or what limits it."""
     return "; ".join(f"{reason.code}: {reason.description}" for reason in availability.reasons)
+
+
+def _place(availability: catalog_pb2.MethodAvailability) -> int:
+    """The contract's order, in which related methods stand together."""
+    return METHOD_NAMES.index(availability.method) if availability.method in METHOD_NAMES else len(METHOD_NAMES)
 
 
 def _read_method(text: str) -> method_pb2.Method:

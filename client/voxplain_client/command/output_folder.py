@@ -102,7 +102,13 @@ class OutputFolder:
         path = folder / f"{self._stem(header.modalities)}{suffix}.nii.gz"
         like = self._volumes.get(next(iter(header.modalities), "")) or next(iter(self._volumes.values()))
         description = f"voxplain {header.method_key[:24]} {note}"
-        write_nifti(path, received.array, like=like, geometry=received.geometry, description=description, mark=mark)
+        # Written aside and then renamed: an interrupt must leave whole files only.
+        aside = path.with_name(f".writing-{path.name}")
+        try:
+            write_nifti(aside, received.array, like=like, geometry=received.geometry, description=description, mark=mark)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
         return path
 
     def _stem(self, modalities: Sequence[str]) -> str:

@@ -204,7 +204,8 @@ def _draw_row(
     if row.maps:
         for left, column in _lefts(columns):
             _draw_map(page, row, column, left, top, outline=outline)
-        _draw_bar(page, row, page.width - MARGIN - BAR_WIDTH + GAP, top, height=panel_height)
+        last, column = _lefts(columns)[-1]
+        _draw_bar(page, row, last + column.panel_width + 2 * GAP, top, height=panel_height)
     elif row.numbers:
         for left, column in _lefts(columns):
             _draw_number(page, row, column, left, top)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Page:
         self._canvas.print_figure(path, format="png", metadata={"Software": None}, facecolor="white")
 
 
+@lru_cache(maxsize=4096)
 def text_width(text: str, *, size: float, weight: str = "normal") -> float:
     """Width of a line in pixels."""
     renderer: Any = RendererAgg(1, 1, DOTS_PER_INCH)  # type: ignore[no-untyped-call]
@@ -58,16 +60,19 @@ def text_width(text: str, *, size: float, weight: str = "normal") -> float:
 
 def wrap_text(text: str, *, width: float, size: float, weight: str = "normal") -> list[str]:
     """Lines that fit into a width in pixels; a word that is too long is cut."""
-    lines: list[str] = []
-    line = ""
+    # Words are measured once each; kerning across a space is far below the pixel kept free here.
+    space = text_width("i i", size=size, weight=weight) - 2 * text_width("i", size=size, weight=weight)
+    lines: list[list[str]] = []
+    filled = 0.0
     for word in _words(text, width=width, size=size, weight=weight):
-        longer = f"{line} {word}" if line else word
-        if line and text_width(longer, size=size, weight=weight) > width:
-            lines.append(line)
-            line = word
+        wide = text_width(word, size=size, weight=weight)
+        if lines and filled + space + wide <= width - 1.0:
+            lines[-1].append(word)
+            filled += space + wide
         else:
-            line = longer
-    return [*lines, line] if line else lines
+            lines.append([word])
+            filled = wide
+    return [" ".join(line) for line in lines]
 
 
 def text_height(lines: int, *, size: float) -> float:
