@@ -219,6 +219,28 @@ def test_the_completeness_gap_belongs_to_the_methods_that_promise_it(name: str, 
         assert estimate.completeness_gap == pytest.approx(expected, abs=1e-12)
 
 
+ARCHITECTURES = {
+    "one modality": (((12, 11, 10),), False),
+    "2D": (((16, 14),) * 2, False),
+    "late fusion of different grids": (((12, 10, 8), (9, 9, 9), (16, 6, 7)), True),
+}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", METHODS)
+def test_it_runs_with_its_defaults_on_every_architecture(name: str, architecture: str) -> None:
+    shapes, late = ARCHITECTURES[architecture]
+    run = explain(METHODS[name], fake_case(shapes, donors=1, late=late), interaction_formula(shapes), block_size=64)
+    estimate = run.method.estimate(run.plan, run.scores, run.all_done)
+    assert all(np.isfinite(values).all() for values in _arrays(estimate))
+    assert any(np.abs(values).max() > 1e-6 for values in _arrays(estimate))
+    if estimate.maps is not None:
+        assert [values.shape for values in estimate.maps] == list(shapes)
+    elif estimate.by_feature is not None:
+        painted = estimate.by_feature.features.paint(estimate.by_feature.values)
+        assert [values.shape for values in painted] == list(shapes)
+
+
 _IN_ANOTHER_PROCESS = """
 from tests.server.methods.test_perturbation_promises import METHODS, SMALLER, SHAPES, _digest
 from tests.fakes import fake_case, fake_setting, linear_formula
