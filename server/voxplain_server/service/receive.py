@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 
 import grpc.aio
@@ -12,6 +11,7 @@ from voxplain.errors import DeadlinePassed, InvalidSpec, InvalidTensor, LimitExc
 from voxplain.v1 import explain_pb2, tensor_pb2
 
 from voxplain_server.service.call_observer import CallObserver
+from voxplain_server.service.memory_writer import MemoryWriter
 from voxplain_server.settings import Limits
 from voxplain_server.workers.job import TensorPlace
 
@@ -58,9 +58,6 @@ class Upload:
         places: where each tensor goes.
         limits: chunks and speed.
         observer: told of bytes.
-
-    Attributes:
-        memory: descriptor of a memfd; `close` gives it back.
     """
 
     def __init__(self, context: Context, places: Sequence[TensorPlace], *, limits: Limits, observer: CallObserver) -> None:
@@ -68,8 +65,13 @@ class Upload:
         self._limits = limits
         self._observer = observer
         self._starts = {place.header.id: place.offset for place in places}
+        self._writer = MemoryWriter(max(place.offset + place.size for place in places))
         self._assembler = wire.Assembler({place.header.id: place.size for place in places}, self._write)
-        self.memory = os.memfd_create("voxplain", os.MFD_CLOEXEC)
+
+    @property
+    def memory(self) -> int:
+        """Descriptor of the memfd; `close` gives it back."""
+        return self._writer.memory
 
     @property
     def bytes_received(self) -> int:
@@ -83,7 +85,7 @@ class Upload:
 
     def close(self) -> None:
         """Give the memory back; workers that still map it keep it until they are done."""
-        os.close(self.memory)
+        self._writer.close()
 
     async def receive(self) -> None:
         """Read until every declared byte is there.
@@ -109,10 +111,12 @@ class Upload:
                     chunks += 1
                     if chunks > self._limits.max_chunks:
                         raise LimitExceeded("TOO_MANY_CHUNKS", "send larger chunks, up to 1 MiB each", field="chunk")
+                    await self._writer.settle()
                     self._assembler.add(chunk)
                     received += len(chunk.data)
                     self._observer.bytes_moved(received=len(chunk.data))
                     patience.reschedule(begin + received / self._limits.min_upload_bytes_per_second)
+                await self._writer.settle()
         except TimeoutError:
             raise DeadlinePassed("UPLOAD_TOO_SLOW", "the bytes came slower than this server waits for", field="chunk") from None
 
@@ -129,10 +133,7 @@ class Upload:
             raise InvalidTensor("CHUNK_AFTER_END", "all declared bytes were there already", field="chunk")
 
     def _write(self, tensor_id: str, offset: int, data: memoryview) -> None:
-        place = self._starts[tensor_id] + offset
-        written = 0
-        while written < len(data):
-            written += os.pwrite(self.memory, data[written:], place + written)
+        self._writer.write(self._starts[tensor_id] + offset, data)
 
 
 def read_chunk(buffer: object) -> wire.ChunkView | None:
