@@ -92,7 +92,7 @@ def test_snapshots_come_before_the_final_map(served: Served) -> None:
     with Client(served.address) as client:
         events = list(
             client.explain(
-                model=served.bundle.name, volumes=served.volumes, methods=["shapley-value-sampling"], snapshot_interval=0.0
+                model=served.bundle.name, volumes=served.volumes, methods=["shapley-value-sampling"], snapshot_interval=0.05
             )
         )
     maps = [event.header for event in events if hasattr(event, "header")]

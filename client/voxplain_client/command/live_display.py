@@ -88,4 +88,6 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         """One cell."""
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None or not task.fields["evaluations"] else f"{speed:,.3g}/s", justify="right")
+        if speed is None or not task.fields["evaluations"]:
+            return Text("")
+        return Text(f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s", justify="right")
