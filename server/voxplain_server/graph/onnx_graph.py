@@ -17,9 +17,9 @@ _FINAL_ACTIVATIONS: Mapping[str, Activation] = {"Softmax": "softmax", "Sigmoid":
 _KEEPS_VALUES = frozenset({"Identity", "Squeeze", "Unsqueeze", "Reshape", "Flatten"})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """One operator. An optional input that is absent is the empty string, as in ONNX."""
+    """One operator, equal to itself alone. An optional input that is absent is the empty string, as in ONNX."""
 
     op: str
     name: str
@@ -28,7 +28,7 @@ class Node:
     attributes: Mapping[str, Any]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Graph:
     """A flat graph in topological order, with everything computed that does not depend on the inputs.
 
@@ -45,11 +45,17 @@ class Graph:
     types: Mapping[str, np.dtype[Any]]
     aliases: Mapping[str, str]
     opset: int
-    _producers: Mapping[str, Node] = dataclasses.field(init=False, repr=False, compare=False)
+    _producers: Mapping[str, Node] = dataclasses.field(init=False, repr=False)
+    _consumers: Mapping[str, tuple[Node, ...]] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         producers = {value: node for node in self.nodes for value in node.outputs if value}
+        consumers: dict[str, tuple[Node, ...]] = {}
+        for node in self.nodes:
+            for value in dict.fromkeys(node.inputs):
+                consumers[value] = (*consumers.get(value, ()), node)
         object.__setattr__(self, "_producers", producers)
+        object.__setattr__(self, "_consumers", consumers)
 
     def resolve(self, value: str) -> str:
         """The name under which `value` is kept, whether or not an operator that does nothing stood between."""
@@ -68,8 +74,7 @@ class Graph:
 
     def consumers(self, value: str) -> tuple[Node, ...]:
         """The nodes that read `value`, in topological order."""
-        value = self.resolve(value)
-        return tuple(node for node in self.nodes if value in node.inputs)
+        return self._consumers.get(self.resolve(value), ())
 
     def ancestors(self, values: Iterable[str]) -> tuple[Node, ...]:
         """The nodes that `values` are computed by, in topological order."""

@@ -70,6 +70,15 @@ def test_external_data_beside_the_file_is_brought_into_it(tmp_path: pathlib.Path
     assert not tensor.external_data
 
 
+def test_external_data_as_exporters_write_it_is_read(tmp_path: pathlib.Path) -> None:
+    model = relu_model()
+    expected = numpy_helper.to_array(model.graph.initializer[0])
+    onnx.save_model(model, tmp_path / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    assert (tmp_path / "model.onnx.data").stat().st_size >= WEIGHT_BYTES
+    tensor = read_onnx(tmp_path / "model.onnx", max_bytes=MAX_BYTES).graph.initializer[0]
+    assert np.array_equal(numpy_helper.to_array(tensor), expected)
+
+
 def test_external_data_counts_towards_the_limit(tmp_path: pathlib.Path) -> None:
     weights_file(tmp_path / "weights.bin")
     path = external_model(tmp_path, "weights.bin")

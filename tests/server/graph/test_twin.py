@@ -133,3 +133,12 @@ def test_swin_unetr_is_read(exported: Exported) -> None:
     twin = build_twin(read(exported("swin-unetr", dynamo=False)), dtype=torch.float64)
     original, inputs = SWIN_UNETR.build().double(), SWIN_UNETR.inputs(dtype=torch.float64)
     assert distance(twin, original, inputs) <= 1e-6
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "densenet121"])
+def test_the_twin_computes_wherever_its_inputs_are(name: str, exported: Exported) -> None:
+    # The meta device refuses to be mixed with the CPU just as an accelerator does, and every host has one.
+    inputs = [tensor.to("meta") for tensor in NETWORKS[name].inputs()]
+    scores = build_twin(read(exported(name, dynamo=False))).to("meta")(*inputs)
+    assert scores.device.type == "meta"
+    assert scores.shape == NETWORKS[name].build()(*NETWORKS[name].inputs()).shape
