@@ -36,6 +36,9 @@ class LeadSupply(Supply, Protocol):
     def replace_lead(self, call: Call) -> None:
         """Find a new lead, before all who wait; it comes by `Call.join`."""
 
+    def lend(self) -> None:
+        """Lend idle workers to calls that want help; they come by `Call.join`."""
+
 
 class Call:
     """A job at work. One task runs `run`; everything else reaches it through its mailbox.
@@ -136,6 +139,12 @@ class Call:
         """Give one helper back at the next border of its blocks."""
         if self._leases.recall():
             self._mailbox.put(None)
+
+    @property
+    def lead_pid(self) -> int | None:
+        """Process id of the lead; None while there is none."""
+        lead = self._leases.lead
+        return None if lead is None else lead.worker.pid
 
     @property
     def workers(self) -> int:
@@ -247,6 +256,7 @@ class Call:
             self._checkpoint = None
         self._observer.batch_size(self.execution.batch_size)
         await self._outbox.deliver(prepared.prediction)
+        self._supply.lend()
 
     def _note_block(self, lease: Lease, told: worker_pb2.BlockDone) -> None:
         run = self.runs[told.method]

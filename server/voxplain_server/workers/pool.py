@@ -10,7 +10,7 @@ import contextlib
 import logging
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,16 @@ class WorkerPool:
         """Process ids of the workers alive."""
         return tuple(worker.pid for worker in self._alive)
 
+    @property
+    def idle_pids(self) -> tuple[int, ...]:
+        """Process ids of the workers that wait for work."""
+        return tuple(worker.pid for worker in self._idle)
+
+    @property
+    def leading_pids(self) -> tuple[int, ...]:
+        """Process ids of the workers that lead a call."""
+        return tuple(call.lead_pid for call in self._calls if call.lead_pid is not None)
+
     async def start(self) -> None:
         """Start every worker and wait until one of them is ready.
 
@@ -100,7 +110,7 @@ class WorkerPool:
             await self.close()
             raise ServerUnavailable("WORKERS_NOT_STARTED", "no compute worker came up; see the server's log") from error
 
-    async def run(self, job: Job) -> AsyncIterator[JobEvent]:
+    async def run(self, job: Job) -> AsyncGenerator[JobEvent, None]:
         """As Runner.run.
 
         Raises:
@@ -182,13 +192,19 @@ class WorkerPool:
         self._alive.clear()
         self._idle.clear()
 
-    # What calls ask of the pool (Supply).
+    # What calls ask of the pool (LeadSupply).
 
     def replace_lead(self, call: Call) -> None:
-        """As Supply.replace_lead."""
+        """As LeadSupply.replace_lead."""
         ticket = _Ticket(call.entry.model.digest, asyncio.get_running_loop().create_future(), call)
         self._waiting.appendleft(ticket)
         self._dispatch()
+
+    def lend(self) -> None:
+        """As LeadSupply.lend."""
+        for call in self._calls:
+            while self._idle and not self._waiting and call.wants_help():
+                call.join(self._best_for(call.entry.model.digest), lead=False)
 
     def release(self, worker: Worker, *, cancel: bool) -> None:
         """As Supply.release."""
@@ -285,7 +301,7 @@ class WorkerPool:
                 self._idle.append(worker)
         self._observer.queue_length(len(self._waiting))
         if not self._waiting:
-            self._lend_idle()
+            self.lend()
             return
         wanted = len(self._waiting)
         for call in reversed(self._calls):
@@ -293,11 +309,6 @@ class WorkerPool:
                 if wanted > 0:
                     call.recall()
                     wanted -= 1
-
-    def _lend_idle(self) -> None:
-        for call in self._calls:
-            while self._idle and call.wants_help():
-                call.join(self._best_for(call.entry.model.digest), lead=False)
 
     def _best_for(self, digest: str) -> Worker:
         """An idle worker, if possible one that holds the model already."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from voxplain.v1 import explain_pb2, method_pb2, tensor_pb2
+from voxplain.v1 import explain_pb2, method_pb2
 from voxplain_server.methods.resolve import resolve_method
 from voxplain_server.workers.catalog import Catalog
 from voxplain_server.workers.job import Job, JobEvent, MapReady, TensorPlace
@@ -21,7 +21,8 @@ from voxplain_server.workers.pool_settings import PoolSettings
 
 from tests.bundles import TinyBundle
 
-FAST = {"preload": False, "progress_s": 0.2, "checkpoint_s": 0.0, "estimate_s": 0.2}
+# A progress after every event: what tests look for must not depend on how fast this machine is.
+FAST = {"preload": False, "progress_s": 0.001, "checkpoint_s": 0.0, "estimate_s": 0.2}
 MapName = tuple[str, str, tuple[str, ...]]
 
 
@@ -64,6 +65,42 @@ class Answer:
                 self.snapshots.append((event.header, content))
             else:
                 self.bytes_by_map[event.header.method_key, quantity, tuple(event.header.modalities)] = content
+
+
+@dataclass(slots=True)
+class Counts:
+    """A PoolObserver that adds up."""
+
+    evaluated: int = 0
+    saved_by: Counter[str] = field(default_factory=Counter)
+    restarted: list[str] = field(default_factory=list)
+    stopped: list[float] = field(default_factory=list)
+    queued: list[int] = field(default_factory=list)
+
+    def clear(self) -> None:
+        self.evaluated = 0
+        self.saved_by.clear()
+        self.restarted.clear()
+        self.stopped.clear()
+        self.queued.clear()
+
+    def evaluations(self, *, method: str, engine: str, count: int) -> None:
+        self.evaluated += count
+
+    def saved(self, *, reason: str, count: int) -> None:
+        self.saved_by[reason] += count
+
+    def batch_size(self, size: int) -> None:
+        pass
+
+    def restarts(self, reason: str) -> None:
+        self.restarted.append(reason)
+
+    def cancel_to_stop_seconds(self, seconds: float) -> None:
+        self.stopped.append(seconds)
+
+    def queue_length(self, calls: int) -> None:
+        self.queued.append(calls)
 
 
 def method(name: str, /, key: str = "", **params: Any) -> method_pb2.Method:
@@ -141,6 +178,3 @@ async def run(pool: WorkerPool, asked: Job) -> Answer:
     async for event in pool.run(asked):
         answer.take(event)
     return answer
-
-
-__all__ = ["FAST", "Answer", "Path", "job", "method", "pool_of", "run", "tensor_pb2"]
