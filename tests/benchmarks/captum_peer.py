@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from captum._utils.models.linear_model import SkLearnLinearRegression
 from captum.attr import (
     Deconvolution,
     FeatureAblation,
@@ -29,11 +30,10 @@ from captum.attr import (
     Occlusion,
     Saliency,
 )
-from captum._utils.models.linear_model import SkLearnLinearRegression
 
 from tests.benchmarks import vgg_like
 
-TARGET = 1
+CLASS_INDEX = 1
 SAMPLES = 16
 
 
@@ -75,33 +75,33 @@ def main() -> None:
         with torch.no_grad():
             seconds, result = timed(
                 lambda: Occlusion(net).attribute(
-                    inputs, sliding_window_shapes=(1, half, half, half), strides=(1, half, half, half), target=TARGET
+                    inputs, sliding_window_shapes=(1, half, half, half), strides=(1, half, half, half), target=CLASS_INDEX
                 )
             )
         maps[family], evaluations = result.numpy()[0], len(vgg_like.MODALITIES) * 2**3
     elif family == "feature-ablation":
         mask = feature_mask(edge)
         with torch.no_grad():
-            seconds, result = timed(lambda: FeatureAblation(net).attribute(inputs, feature_mask=mask, target=TARGET))
+            seconds, result = timed(lambda: FeatureAblation(net).attribute(inputs, feature_mask=mask, target=CLASS_INDEX))
         maps[family], evaluations = result.numpy()[0], int(mask.max()) + 1
     elif family in ("kernel-shap", "lime"):
         mask = feature_mask(edge)
         torch.manual_seed(0)
         np.random.seed(0)
         method = KernelShap(net) if family == "kernel-shap" else Lime(net, interpretable_model=SkLearnLinearRegression())
-        seconds, _ = timed(lambda: method.attribute(inputs, feature_mask=mask, target=TARGET, n_samples=SAMPLES))
+        seconds, _ = timed(lambda: method.attribute(inputs, feature_mask=mask, target=CLASS_INDEX, n_samples=SAMPLES))
         evaluations = SAMPLES
     else:
         last = [module for module in net if isinstance(module, torch.nn.Conv3d)][-1]
         six: dict[str, Callable[[], torch.Tensor]] = {
-            "gradient": lambda: Saliency(net).attribute(inputs, target=TARGET, abs=False),
-            "input-x-gradient": lambda: InputXGradient(net).attribute(inputs, target=TARGET),
-            "guided-backprop": lambda: GuidedBackprop(net).attribute(inputs, target=TARGET),
-            "deconvolution": lambda: Deconvolution(net).attribute(inputs, target=TARGET),
+            "gradient": lambda: Saliency(net).attribute(inputs, target=CLASS_INDEX, abs=False),
+            "input-x-gradient": lambda: InputXGradient(net).attribute(inputs, target=CLASS_INDEX),
+            "guided-backprop": lambda: GuidedBackprop(net).attribute(inputs, target=CLASS_INDEX),
+            "deconvolution": lambda: Deconvolution(net).attribute(inputs, target=CLASS_INDEX),
             "grad-cam": lambda: LayerAttribution.interpolate(
-                LayerGradCam(net, last).attribute(inputs, target=TARGET, relu_attributions=True), (edge,) * 3, "trilinear"
+                LayerGradCam(net, last).attribute(inputs, target=CLASS_INDEX, relu_attributions=True), (edge,) * 3, "trilinear"
             ),
-            "guided-grad-cam": lambda: GuidedGradCam(net, last).attribute(inputs, target=TARGET),
+            "guided-grad-cam": lambda: GuidedGradCam(net, last).attribute(inputs, target=CLASS_INDEX),
         }
         inputs.requires_grad_()
         seconds, evaluations = 0.0, len(six)
@@ -110,7 +110,7 @@ def main() -> None:
             spent, result = timed(work, repeats=3)
             seconds += spent
             maps[name] = result.detach().numpy()[0]
-    np.savez(out, **maps)
+    np.savez(out, allow_pickle=False, **maps)
     sys.stdout.write(json.dumps({"seconds": seconds, "evaluations": evaluations}) + "\n")
 
 

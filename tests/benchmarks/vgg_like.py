@@ -17,7 +17,7 @@ STAGES = ((16, 16), (32,), (48,), (48,))
 """Channels of the 3x3x3 convolutions of each stage; a max pooling follows each. 46.7 GFLOP for 4 x 128^3."""
 
 
-def network(seed: int = 0) -> nn.Module:
+def network(seed: int = 0) -> nn.Sequential:
     """The net, in evaluation mode, with seeded weights and every ReLU a module of its own."""
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
@@ -28,7 +28,9 @@ def network(seed: int = 0) -> nn.Module:
             channels = width
         layers.append(nn.MaxPool3d(2))
     layers += [nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(channels, 32), nn.ReLU(), nn.Linear(32, len(CLASSES))]
-    return nn.Sequential(*layers).eval()
+    net = nn.Sequential(*layers)
+    net.eval()
+    return net
 
 
 def write_bundle(models: Path, edge: int = 128) -> Path:

@@ -1,0 +1,50 @@
+"""What the server adds: the demo case over gRPC against the same method run in one process, without any of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from voxplain_client import Client
+from voxplain_server.workers.process import worker_environment
+
+from tests.benchmarks.bounds import figure
+from tests.benchmarks.figure import Figure
+from tests.benchmarks.in_process import CASE, MODELS, THREADS, read_case
+from tests.serving import RunningServer
+
+RUNS = 3
+
+
+def measure() -> Iterator[Figure]:
+    """Occlusion (seconds of compute) by ratio, gradient (a fraction of a second) by difference."""
+    volumes = read_case(CASE)
+    with RunningServer(MODELS) as server, Client(server.address) as client:
+        seconds: dict[str, list[float]] = {"occlusion": [], "gradient": []}
+        bare: dict[str, list[float]] = {"occlusion": [], "gradient": []}
+        for _ in range(RUNS):
+            for name, runs in seconds.items():
+                start = time.perf_counter()
+                with client.explain(model="glioma-demo", volumes=volumes, methods=[name]) as explanation:
+                    explanation.result()
+                runs.append(time.perf_counter() - start)
+                bare[name].append(_in_process(name))
+    call, alone = statistics.median(seconds["occlusion"]), statistics.median(bare["occlusion"])
+    yield figure(
+        "overhead/occlusion_call_vs_in_process", call / alone, "x", f"{call:.2f} s against {alone:.2f} s, medians of {RUNS}"
+    )
+    call, alone = statistics.median(seconds["gradient"]), statistics.median(bare["gradient"])
+    yield figure(
+        "overhead/gradient_call_over_in_process", call - alone, "s", f"{call:.3f} s against {alone:.3f} s, medians of {RUNS}"
+    )
+
+
+def _in_process(method: str) -> float:
+    command = [sys.executable, "-m", "tests.benchmarks.in_process", method]
+    told = subprocess.run(command, env=worker_environment(THREADS, os.environ), check=True, capture_output=True, text=True)
+    return float(json.loads(told.stdout.splitlines()[-1])["seconds"])

@@ -1,0 +1,96 @@
+"""Evaluations per second over gRPC against Captum in-process as installed: VGG-like net, 4 x 128^3, same perturbations."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from voxplain.v1 import explain_pb2, method_pb2
+from voxplain_client import Client, ExplanationResult
+
+from tests.benchmarks import vgg_like
+from tests.benchmarks.bounds import figure
+from tests.benchmarks.captum_peer import CLASS_INDEX, SAMPLES, labels
+from tests.benchmarks.figure import Figure
+from tests.benchmarks.peer import PeerRun, difference, run_captum
+from tests.serving import RunningServer
+
+EDGE = 128
+SCORE_SPACINGS = 32
+"""Differences of scores below so many float32 spacings of the score are rounding."""
+
+SIX = ("gradient", "input-x-gradient", "guided-backprop", "deconvolution", "grad-cam", "guided-grad-cam")
+
+
+def _zero() -> method_pb2.Baseline:
+    return method_pb2.Baseline(zero=method_pb2.ZeroBaseline())
+
+
+def _boxes() -> method_pb2.FeatureGrouping:
+    return method_pb2.FeatureGrouping(label_map=method_pb2.LabelMapGrouping(), shared=False)
+
+
+def _methods() -> dict[str, method_pb2.Method]:
+    half = EDGE // 2
+    return {
+        "occlusion": method_pb2.Method(occlusion=method_pb2.Occlusion(window=[half], stride=[half], fill=_zero())),
+        "feature-ablation": method_pb2.Method(feature_ablation=method_pb2.FeatureAblation(baseline=_zero(), grouping=_boxes())),
+        "kernel-shap": method_pb2.Method(
+            kernel_shap=method_pb2.KernelShap(baseline=_zero(), grouping=_boxes(), samples=SAMPLES)
+        ),
+        "lime": method_pb2.Method(lime=method_pb2.Lime(baseline=_zero(), grouping=_boxes(), samples=SAMPLES)),
+    }
+
+
+def measure() -> Iterator[Figure]:
+    """Parity first, then rates, then the six single-pass gradient methods together."""
+    case = vgg_like.case(EDGE)
+    boxes = dict.fromkeys(vgg_like.MODALITIES, labels(EDGE))
+    methods = _methods()
+    with tempfile.TemporaryDirectory() as scratch:
+        models = Path(scratch)
+        vgg_like.write_bundle(models, EDGE)
+        peers = {name: run_captum(name, EDGE) for name in methods}
+        with RunningServer(models) as server, Client(server.address, policy=None) as client:
+
+            def explain(asked: list[method_pb2.Method | str]) -> ExplanationResult:
+                with client.explain(
+                    model="vgg-like", volumes=case, methods=asked, labels=boxes, target=CLASS_INDEX
+                ) as explanation:
+                    return explanation.result()
+
+            for name, method in methods.items():
+                result = explain([method])
+                yield from _rate(name, result, peers[name])
+            yield from _gradients(explain([*SIX]), run_captum("gradients", EDGE))
+
+
+def _rate(name: str, result: ExplanationResult, peer: PeerRun) -> Iterator[Figure]:
+    ended = result.results[name]
+    if name in peer.maps:
+        ours = np.stack([result.maps[name][modality].array for modality in vgg_like.MODALITIES])
+        floor = SCORE_SPACINGS * float(np.spacing(np.float32(abs(result.prediction.score))))
+        yield figure(f"parity/{name.replace('-', '_')}_vs_captum", difference(ours, peer.maps[name], floor), "relative")
+    done = ended.evaluations_done - ended.evaluations_saved
+    ours_rate = done / _seconds(ended)
+    theirs_rate = peer.evaluations / peer.seconds
+    detail = f"{1000 / ours_rate:.0f} ms against {1000 / theirs_rate:.0f} ms an evaluation, engine {ended.engine}"
+    yield figure(f"rate/{name.replace('-', '_')}_vs_captum", ours_rate / theirs_rate, "x", detail)
+
+
+def _gradients(result: ExplanationResult, peer: PeerRun) -> Iterator[Figure]:
+    worst = 0.0
+    for name in SIX:
+        maps = result.maps[name]
+        ours = np.stack([maps[modality].array for modality in vgg_like.MODALITIES])
+        worst = max(worst, difference(ours, np.broadcast_to(peer.maps[name], ours.shape)))
+    yield figure("parity/gradient_methods_vs_captum", worst, "relative", "the worst of six, random weights, float32")
+    spent = sum(_seconds(result.results[name]) for name in SIX)
+    detail = f"{spent:.2f} s against {peer.seconds:.2f} s one after another, warm"
+    yield figure("gradients/six_single_pass_vs_captum", peer.seconds / spent, "x", detail)
+
+
+def _seconds(ended: explain_pb2.MethodResult) -> float:
+    return ended.compute_duration.ToNanoseconds() / 1e9

@@ -1,0 +1,85 @@
+"""A whole BraTS case, 4 x 240 x 240 x 155 float32 (136 MiB), over loopback with default client options."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from voxplain_client import Client, Prediction, Progress
+
+from tests.benchmarks import vgg_like
+from tests.benchmarks.bounds import figure
+from tests.benchmarks.figure import Figure
+from tests.benchmarks.process_tree import MIB, used_bytes, watched
+from tests.serving import RunningServer
+
+SHAPE = (240, 240, 155)
+RUNS = 5
+
+
+def write_bundle(models: Path) -> None:
+    """A net that costs nothing: the mean of each modality, and a linear layer."""
+    folder = models / "mean" / "1"
+    folder.mkdir(parents=True)
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weight"], ["logits"]),
+    ]
+    channels = len(vgg_like.MODALITIES)
+    graph = helper.make_graph(
+        nodes,
+        "mean",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", channels, *SHAPE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])],
+        [numpy_helper.from_array(np.eye(channels, 2, dtype=np.float32), "weight")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), folder / "model.onnx")
+    metadata = vgg_like.metadata(SHAPE[0])
+    metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = list(SHAPE)  # type: ignore[index]
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+
+
+def measure() -> Iterator[Figure]:
+    """Rate, growth while receiving, and what is left a second later."""
+    draws = np.random.default_rng(0)
+    volumes = {name: draws.standard_normal(SHAPE, dtype=np.float32) for name in vgg_like.MODALITIES}
+    payload = sum(volume.nbytes for volume in volumes.values())
+    with tempfile.TemporaryDirectory() as scratch:
+        models = Path(scratch)
+        write_bundle(models)
+        with RunningServer(models) as server, Client(server.address) as client:
+            rates = [payload / _seconds_to_receive(client, volumes) / 1e9 for _ in range(RUNS)]
+            yield figure(
+                "upload/136MiB", float(np.median(rates)), "GB/s", f"median of {RUNS}, {min(rates):.2f} to {max(rates):.2f}"
+            )
+            before = used_bytes(server.pid)
+            with watched(server.pid, every_s=0.01) as peak:
+                _seconds_to_receive(client, volumes, until_received=True)
+                received_peak = peak.bytes
+            growth = (received_peak - before) / payload
+            yield figure("upload/memory_growth_vs_payload", growth, "x", "PSS of the process tree and its memory files")
+            _seconds_to_receive(client, volumes)
+            time.sleep(1.0)
+            left = (used_bytes(server.pid) - before) / MIB
+            yield figure("upload/left_after_1s", left, "MiB", "over the memory before the call")
+
+
+def _seconds_to_receive(client: Client, volumes: dict[str, np.ndarray], *, until_received: bool = False) -> float:
+    """Seconds from the call until the server says that every byte is there; then the call ends, or is cancelled."""
+    start = time.perf_counter()
+    received = 0.0
+    with client.explain(model="mean", volumes=volumes, methods=["modality-shapley"]) as explanation:
+        for event in explanation:
+            complete = isinstance(event, Progress) and 0 < event.bytes_total == event.bytes_received
+            if not received and (complete or isinstance(event, Prediction)):
+                received = time.perf_counter() - start
+                if until_received:
+                    break
+    return received
