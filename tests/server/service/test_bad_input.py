@@ -426,3 +426,38 @@ async def test_random_messages_never_harm_the_server() -> None:
             assert ended.code is not grpc.StatusCode.INTERNAL
             assert ended.code is not grpc.StatusCode.UNKNOWN
         assert (await front.explain())[-1].WhichOneof("event") == "summary"
+
+
+async def test_a_message_that_declares_a_gigabyte_and_drips_is_not_waited_for() -> None:
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/voxplain.v1.ExplainService/Explain",
+        ":authority": "x",
+        "content-type": "application/grpc",
+        "te": "trailers",
+    }
+    head = b"".join(
+        b"\x00" + bytes([len(each)]) + each.encode() if number % 2 == 0 else bytes([len(each)]) + each.encode()
+        for pair in fields.items()
+        for number, each in enumerate(pair)
+    )
+
+    def frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
+        return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
+
+    declared = b"\x00" + (1 << 30).to_bytes(4, "big") + b"drip"
+    async with running_front() as front, asyncio.timeout(10):
+        host, port = front.address.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
+        writer.write(frame(1, 4, 1, head) + frame(0, 0, 1, declared))
+        ended = False
+        while not ended:
+            header = await reader.readexactly(9)
+            await reader.readexactly(int.from_bytes(header[:3], "big"))
+            stream = int.from_bytes(header[5:], "big")
+            ended = stream == 1 and (header[3] == 3 or (header[3] == 1 and bool(header[4] & 1)))
+        writer.close()
+        await writer.wait_closed()
+        assert (await front.explain())[-1].WhichOneof("event") == "summary"
