@@ -53,8 +53,12 @@ def _importance_cells(result: explain_pb2.MethodResult, modalities: Sequence[str
     positive = sum(row.sum_positive for row in result.modality_importance)
     for row in result.modality_importance:
         share = f"{100 * row.sum_positive / positive:.1f} %" if positive > 0 else "none"
-        values[row.modality] = f"{share}\n{row.sum_positive:.3g} / {row.sum:.3g} / {row.sum_absolute:.3g}"
+        values[row.modality] = f"{share}\n{_short(row.sum_positive)} / {_short(row.sum)} / {_short(row.sum_absolute)}"
     return [values.get(modality, "not defined\n(shared map)") for modality in modalities]
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if 1e3 <= abs(number) < 1e7 else f"{number:.3g}"
 
 
 def _outcome_table(results: Sequence[explain_pb2.MethodResult]) -> Table:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from voxplain.volume import Geometry
 
-SCALE_PERCENTILE = 99.5
+SCALE_PERCENTILE = 99.9
 """Of the absolute non-zero values: single hot voxels do not set the scale."""
 
 

@@ -75,6 +75,9 @@ def write_answer(prediction: explain_pb2.Prediction) -> str:
     ranked = sorted(known, key=lambda score: -score.probability)[:4]
     if ranked:
         parts.append("the model's probabilities: " + ", ".join(f"{_named(score)} {score.probability:.3g}" for score in ranked))
+    elif prediction.class_scores:
+        first = sorted(prediction.class_scores, key=lambda score: -score.score)[:4]
+        parts.append("the model's scores: " + ", ".join(f"{_named(score)} {score.score:.4g}" for score in first))
     if prediction.HasField("margin_log_odds"):
         margin = prediction.margin_log_odds
         side = "for" if margin > 0 else "against"
@@ -127,7 +130,8 @@ def write_notes(result: explain_pb2.MethodResult, *, method: str) -> tuple[str, 
     seconds = result.compute_duration.ToNanoseconds() / 1e9
     notes = [method] if method != result.method_key else []
     if result.outcome not in WITHOUT_MAP:
-        notes.append(f"{result.evaluations_done:,} evaluations, {seconds:.3g} s")
+        noun = "evaluation" if result.evaluations_done == 1 else "evaluations"
+        notes.append(f"{result.evaluations_done:,} {noun}, {seconds:.3g} s")
     if result.HasField("completeness_gap"):
         notes.append(f"completeness gap {result.completeness_gap:.2g}")
     if result.HasField("standard_error"):
