@@ -7,7 +7,6 @@ import threading
 
 import numpy as np
 import pytest
-from voxplain_server.service import memory_writer
 from voxplain_server.service.memory_writer import INLINE_BYTES, MemoryWriter
 
 
@@ -27,7 +26,7 @@ async def test_memory_that_the_system_refuses_is_told_by_settle(monkeypatch: pyt
         raise OSError(28, "no space")
 
     writer = MemoryWriter(INLINE_BYTES)
-    monkeypatch.setattr(memory_writer.os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", full)
     writer.write(0, memoryview(bytes(INLINE_BYTES)))
     with pytest.raises(OSError, match="no space"):
         await writer.settle()
@@ -51,8 +50,8 @@ async def test_closing_waits_its_turn_behind_what_is_being_written(monkeypatch: 
 
     writer = MemoryWriter(INLINE_BYTES)
     memory = writer.memory
-    monkeypatch.setattr(memory_writer.os, "pwrite", slow_write)
-    monkeypatch.setattr(memory_writer.os, "close", close)
+    monkeypatch.setattr(os, "pwrite", slow_write)
+    monkeypatch.setattr(os, "close", close)
     writer.write(0, memoryview(bytes(INLINE_BYTES)))
     writer.close()
     go.set()
