@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +42,7 @@ class _Answered:
     answer: npt.NDArray[np.float32]
 
 
-def check_bundle(asked: worker_pb2.Check, *, threads: int) -> worker_pb2.Checked:
+def check_bundle(asked: worker_pb2.Check, *, threads: int, device: Literal["cpu", "cuda"] = "cpu") -> worker_pb2.Checked:
     """Check one version of a model.
 
     Raises:
@@ -53,7 +54,7 @@ def check_bundle(asked: worker_pb2.Check, *, threads: int) -> worker_pb2.Checked
         raise UnsupportedByModel(refused.reason, refused.message) from None
     model = loaded.model
     try:
-        evaluator = OnnxEngine(loaded.proto, model, threads=threads)
+        evaluator = OnnxEngine(loaded.proto, model, threads=threads, device=device)
     except UnsupportedByModel:
         raise
     except Exception as error:
@@ -65,7 +66,7 @@ def check_bundle(asked: worker_pb2.Check, *, threads: int) -> worker_pb2.Checked
     began_at = time.monotonic()
     evaluator.answer(answered[0].case)
     seconds = time.monotonic() - began_at
-    traits = _traits(loaded, answered, seconds, threads=threads)
+    traits = _traits(loaded, answered, seconds, threads=threads, device=device)
     return worker_pb2.Checked(
         model_json=model_to_json(model, traits), description=describe_model(model, traits), engine=evaluator.name
     )
@@ -105,9 +106,9 @@ def _probe(model: Model, evaluator: OnnxEngine) -> list[_Answered]:
     raise UnsupportedByModel("PROBE_FAILED", message)
 
 
-def _traits(loaded: LoadedModel, answered: list[_Answered], seconds: float, *, threads: int) -> ModelTraits:
+def _traits(loaded: LoadedModel, answered: list[_Answered], seconds: float, *, threads: int, device: str) -> ModelTraits:
     model, graph = loaded.model, loaded.graph
-    unsupported, parity, layers = _compare(loaded, answered, threads=threads)
+    unsupported, parity, layers = _compare(loaded, answered, threads=threads, device=device)
     default = find_cam_layer(graph, output=model.output.score_name)
     return ModelTraits(
         unsupported_operators=unsupported,
@@ -123,7 +124,7 @@ def _traits(loaded: LoadedModel, answered: list[_Answered], seconds: float, *, t
 
 
 def _compare(
-    loaded: LoadedModel, answered: list[_Answered], *, threads: int
+    loaded: LoadedModel, answered: list[_Answered], *, threads: int, device: str
 ) -> tuple[tuple[str, ...], float | None, tuple[str, ...]]:
     """Operators that the twin cannot read, its largest relative difference, and the layers that Grad-CAM can read."""
     from voxplain_server.engines.torch_evaluator import TorchEvaluator
@@ -135,7 +136,7 @@ def _compare(
     except UnsupportedOperator as refused:
         return refused.ops, None, ()
     layers = _layers(loaded.graph, twin.onnx_values, {name for name, _ in twin.named_modules()})
-    evaluator = TorchEvaluator(twin, model, threads=threads)
+    evaluator = TorchEvaluator(twin, model, device=device, threads=threads)
     try:
         differences = [_difference(evaluator.answer(each.case), each.answer) for each in answered]
     except Exception as error:

@@ -51,6 +51,11 @@ class BundleChecker:
         self._worker: Worker | None = None
         self._answer: asyncio.Future[worker_pb2.Event] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """Process id of the process that checks; None before the first bundle."""
+        return None if self._worker is None else self._worker.pid
+
     async def check(self, place: BundlePlace) -> CatalogEntry | Refusal:
         """Look at one bundle."""
         try:
@@ -85,7 +90,7 @@ class BundleChecker:
     async def _ask(self, place: BundlePlace) -> worker_pb2.Event:
         if self._worker is None or self._worker.gone.is_set():
             await self.close()
-            self._worker = Worker(threads=self._settings.threads_per_worker, memory_bytes=self._settings.check_memory_bytes)
+            self._worker = Worker(self._settings.check_start)
             await self._worker.ready
         self._answer = asyncio.get_running_loop().create_future()
         self._worker.lease(1, self)

@@ -19,6 +19,7 @@ import threading
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 from voxplain.errors import Cancelled
 from voxplain.worker.v1 import worker_pb2
@@ -41,13 +42,15 @@ class Compute:
     Args:
         channel: to the front.
         threads: compute threads.
+        device: where it computes.
     """
 
-    def __init__(self, channel: Channel[worker_pb2.Command], *, threads: int) -> None:
+    def __init__(self, channel: Channel[worker_pb2.Command], *, threads: int, device: Literal["cpu", "cuda"]) -> None:
         self._channel = channel
         self._threads = threads
+        self._device: Literal["cpu", "cuda"] = device
         self._commands: queue.SimpleQueue[tuple[worker_pb2.Command, list[int]]] = queue.SimpleQueue()
-        self._models = HeldModels(threads=threads)
+        self._models = HeldModels(threads=threads, device=device)
         self._session: Session | None = None
         self._cancelled_call = 0
         self._cancelled_method: tuple[int, int] | None = None
@@ -61,7 +64,9 @@ class Compute:
             preload: import torch and captum as soon as there is nothing else to do, and not when the first gradient waits.
         """
         threading.Thread(target=self._hear, daemon=True).start()
-        self._channel.send(worker_pb2.Event(ready=worker_pb2.Ready(package_versions=package_versions(), device=device_name())))
+        self._channel.send(
+            worker_pb2.Event(ready=worker_pb2.Ready(package_versions=package_versions(), device=device_name(self._device)))
+        )
         while True:
             if preload and self._commands.empty():
                 preload = False
@@ -124,7 +129,7 @@ class Compute:
         if kind == "check":
             from voxplain_server.workers.bundle_check import check_bundle
 
-            self._send(call, checked=check_bundle(command.check, threads=self._threads))
+            self._send(call, checked=check_bundle(command.check, threads=self._threads, device=self._device))
         elif kind == "open":
             self._close()
             model, traits = model_from_json(command.open.model_json)
@@ -186,8 +191,12 @@ def package_versions() -> dict[str, str]:
     return found | {"python": platform.python_version()}
 
 
-def device_name() -> str:
-    """The processor, as the system names it: equal bytes are promised for equal processors only."""
+def device_name(device: Literal["cpu", "cuda"]) -> str:
+    """The accelerator or processor, as the system names it: equal bytes are promised for equal ones only."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
     try:
         with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as lines:
             named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
@@ -219,8 +228,10 @@ def _trim() -> None:
 def main() -> None:
     """Run a worker on the channel that the command line names."""
     parser = argparse.ArgumentParser()
-    for name in ("channel", "parent", "threads", "memory", "preload"):
+    for name in ("channel", "parent", "threads", "memory"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
+    parser.add_argument("--preload", action="store_true")
     given = parser.parse_args()
     _die_with(given.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -229,7 +240,7 @@ def main() -> None:
     # A core file would hold a patient's volumes.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     end = socket.socket(fileno=given.channel)
-    Compute(Channel(end, worker_pb2.Command), threads=given.threads).run(preload=bool(given.preload))
+    Compute(Channel(end, worker_pb2.Command), threads=given.threads, device=given.device).run(preload=given.preload)
     sys.stderr.flush()
     os._exit(0)
 

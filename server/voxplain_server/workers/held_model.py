@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from voxplain.errors import UnsupportedByModel
 
 from voxplain_server.engines.engine import Differentiable
@@ -18,13 +20,16 @@ class HeldModel:
     Args:
         loaded: the model.
         threads: compute threads.
+        device: where it computes.
     """
 
-    def __init__(self, loaded: LoadedModel, *, threads: int) -> None:
+    def __init__(self, loaded: LoadedModel, *, threads: int, device: Literal["cpu", "cuda"] = "cpu") -> None:
         self.model: Model = loaded.model
-        self.evaluator = OnnxEngine(loaded.proto, loaded.model, threads=threads)
+        self.evaluator = OnnxEngine(loaded.proto, loaded.model, threads=threads, device=device)
+        self.gradient_engine = f"torch-{device}"
         self._graph = loaded.graph
         self._threads = threads
+        self._device: Literal["cpu", "cuda"] = device
         self._twin: Differentiable | None = None
 
     @property
@@ -36,7 +41,7 @@ class HeldModel:
             from voxplain_server.graph.twin import build_twin
 
             twin = build_twin(self._graph, outputs=[self.model.output.score_name])
-            self._twin = TorchEngine(twin, self.model, threads=self._threads)
+            self._twin = TorchEngine(twin, self.model, device=self._device, threads=self._threads)
         return self._twin
 
     def rest(self) -> None:
@@ -49,10 +54,12 @@ class HeldModels:
 
     Args:
         threads: compute threads.
+        device: where they compute.
     """
 
-    def __init__(self, *, threads: int) -> None:
+    def __init__(self, *, threads: int, device: Literal["cpu", "cuda"] = "cpu") -> None:
         self._threads = threads
+        self._device: Literal["cpu", "cuda"] = device
         self._held: dict[str, HeldModel] = {}
 
     def hold(self, checked: Model, *, most: int) -> HeldModel:
@@ -72,7 +79,7 @@ class HeldModels:
                 raise _changed() from error
             if (loaded.model.digest, loaded.model.metadata_digest) != (checked.digest, checked.metadata_digest):
                 raise _changed()
-            held = HeldModel(loaded, threads=self._threads)
+            held = HeldModel(loaded, threads=self._threads, device=self._device)
         self._held[key] = held
         return held
 

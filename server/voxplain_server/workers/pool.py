@@ -208,6 +208,8 @@ class WorkerPool:
 
     def release(self, worker: Worker, *, cancel: bool) -> None:
         """As Supply.release."""
+        # At once, and not when the task starts: what comes in between would be closed by nobody.
+        worker.detach()
         self._spawn(self._take_back(worker, cancel=cancel))
 
     def condemn(self, worker: Worker, reason: str) -> None:
@@ -222,7 +224,7 @@ class WorkerPool:
     async def _keep_one_alive(self, up: asyncio.Event) -> None:
         delay = 0.0
         while True:
-            worker = Worker(threads=self._settings.threads_per_worker, preload=self._settings.preload)
+            worker = Worker(self._settings.worker_start)
             self._alive.add(worker)
             try:
                 await asyncio.wait_for(worker.ready, self._settings.start_s)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+from voxplain_server.workers.process import WorkerStart
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +15,7 @@ class PoolSettings:
     Attributes:
         workers: compute processes.
         threads_per_worker: compute threads of each.
+        device: where they compute; all workers of a pool are alike, or their maps would not be.
         preload: whether workers import torch before the first gradient is asked for: seconds saved, 300 MiB spent.
         max_loaded_models: models that one worker keeps loaded.
         queue_limit: calls that may wait for a worker; more are refused at once.
@@ -30,6 +34,7 @@ class PoolSettings:
 
     workers: int = 1
     threads_per_worker: int = 1
+    device: Literal["cpu", "cuda"] = "cpu"
     preload: bool = True
     max_loaded_models: int = 2
     queue_limit: int = 16
@@ -44,3 +49,13 @@ class PoolSettings:
     estimate_s: float = 5.0
     check_memory_bytes: int = 32 * 1024**3
     check_seconds: float = 300.0
+
+    @property
+    def worker_start(self) -> WorkerStart:
+        """How workers are started."""
+        return WorkerStart(threads=self.threads_per_worker, device=self.device, preload=self.preload)
+
+    @property
+    def check_start(self) -> WorkerStart:
+        """How the process that checks bundles is started."""
+        return WorkerStart(threads=self.threads_per_worker, device=self.device, memory_bytes=self.check_memory_bytes)

@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from google.protobuf.message import Message
 from voxplain.worker.v1 import worker_pb2
@@ -33,42 +35,65 @@ def worker_environment(threads: int, inherited: Mapping[str, str]) -> dict[str, 
     return kept | _ALLOCATOR | counts | {"PYTHONUNBUFFERED": "1"}
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerStart:
+    """How a worker is started.
+
+    Attributes:
+        threads: compute threads.
+        device: "cpu" or "cuda".
+        memory_bytes: bound of its address space; 0: none. CUDA reserves more than any sensible bound.
+        preload: whether it imports torch before the first gradient is asked for.
+    """
+
+    threads: int = 1
+    device: Literal["cpu", "cuda"] = "cpu"
+    memory_bytes: int = 0
+    preload: bool = False
+
+    def arguments(self) -> list[str]:
+        """As the worker's command line."""
+        return [
+            *("--threads", str(self.threads)),
+            *("--device", self.device),
+            *("--memory", str(0 if self.device == "cuda" else self.memory_bytes)),
+            *(["--preload"] if self.preload else []),
+        ]
+
+
 class WorkerProcess:
     """A compute process and the front's end of its channel.
 
     Args:
-        threads: compute threads.
-        memory_bytes: bound of its address space; 0: none.
-        preload: whether it imports torch before the first gradient is asked for.
+        start: how it is started.
         on_event: called with every event and its descriptors, which are then its own to close.
         on_lost: called once when the process is gone or speaks no sense.
     """
 
     def __init__(
         self,
+        start: WorkerStart,
         *,
-        threads: int,
-        memory_bytes: int = 0,
-        preload: bool = False,
         on_event: Callable[[worker_pb2.Event, list[int]], None],
         on_lost: Callable[[], None],
     ) -> None:
         ours, theirs = open_pair()
-        with theirs:
-            arguments = [
-                sys.executable, "-P", "-m", "voxplain_server.workers.compute",
-                "--channel", str(theirs.fileno()), "--parent", str(os.getpid()),
-                "--threads", str(threads), "--memory", str(memory_bytes), "--preload", str(int(preload)),
-            ]  # fmt: skip
+        ends = ["--channel", str(theirs.fileno()), "--parent", str(os.getpid())]
+        try:
             self._popen = subprocess.Popen(
-                arguments,
-                env=worker_environment(threads, os.environ),
+                [sys.executable, "-P", "-m", "voxplain_server.workers.compute", *ends, *start.arguments()],
+                env=worker_environment(start.threads, os.environ),
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
             )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         self._stderr = _StderrFilter(self._popen)
         self._channel = AsyncChannel(ours, worker_pb2.Event, on_message=on_event, on_closed=on_lost)
 

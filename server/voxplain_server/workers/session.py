@@ -283,7 +283,7 @@ class Session:
             evaluations=outline.evaluations,
             blocks=len(outline.starts),
             estimated_duration=duration(seconds * outline.evaluations),
-            engine="torch-cpu" if outline.gradient else self.held.evaluator.name,
+            engine=self.held.gradient_engine if outline.gradient else self.held.evaluator.name,
             refused_reason=outline.refused.reason,
         )
         if outline.HasField("features"):

@@ -9,7 +9,7 @@ from typing import Protocol
 from voxplain.worker.v1 import worker_pb2
 
 from voxplain_server.workers.memory import close_all
-from voxplain_server.workers.process import WorkerProcess
+from voxplain_server.workers.process import WorkerProcess, WorkerStart
 
 
 class Holder(Protocol):
@@ -25,6 +25,9 @@ class Holder(Protocol):
 class Worker:
     """A compute process that is leased to at most one call at a time.
 
+    Args:
+        start: how it is started.
+
     Attributes:
         ready: tells what the process computes with; raises ConnectionError if it ends before.
         gone: set when the process is gone or was condemned.
@@ -33,7 +36,7 @@ class Worker:
         condemned: whether the pool itself decided on its end.
     """
 
-    def __init__(self, *, threads: int, memory_bytes: int = 0, preload: bool = False) -> None:
+    def __init__(self, start: WorkerStart) -> None:
         self._loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[worker_pb2.Ready] = self._loop.create_future()
         self.gone = asyncio.Event()
@@ -43,9 +46,7 @@ class Worker:
         self._call = 0
         self.condemned = False
         self._closed: asyncio.Future[None] | None = None
-        self._process = WorkerProcess(
-            threads=threads, memory_bytes=memory_bytes, preload=preload, on_event=self._on_event, on_lost=self._on_lost
-        )
+        self._process = WorkerProcess(start, on_event=self._on_event, on_lost=self._on_lost)
 
     @property
     def pid(self) -> int:
@@ -69,13 +70,17 @@ class Worker:
         """Remember that the worker will hold this model now, and which it will have let go."""
         self.loaded = [*(each for each in self.loaded if each != digest), digest][-most:]
 
+    def detach(self) -> None:
+        """Send the holder no more events."""
+        self._holder = None
+
     async def dismiss(self, *, cancel: bool, grace_s: float) -> bool:
         """End the lease: the worker forgets the call, at once where `cancel`.
 
         Returns:
             False: it did not within the grace, or it is gone.
         """
-        self._holder = None
+        self.detach()
         if self.gone.is_set():
             return False
         self._closed = self._loop.create_future()

@@ -1,0 +1,112 @@
+"""What gets into the catalogue, and what the operator reads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from voxplain.errors import ModelNotFound
+from voxplain_server.models.bundle_place import BundlePlace
+from voxplain_server.workers import check_report
+from voxplain_server.workers.catalog import CatalogEntry, Refusal
+from voxplain_server.workers.checking import BundleChecker
+from voxplain_server.workers.pool_settings import PoolSettings
+
+from tests import bundles
+from tests.server.workers.conftest import Ward
+
+
+def test_bad_bundles_are_refused_and_the_others_load(ward: Ward) -> None:
+    assert [entry.model.name for entry in ward.catalog.entries] == sorted(ward.bundles)
+    assert {refusal.name: refusal.version.reason for refusal in ward.catalog.refusals} == {
+        "corrupt": "CORRUPT_MODEL_FILE",
+        "nonsense": "CORRUPT_MODEL_FILE",
+    }
+    with pytest.raises(ModelNotFound) as refused:
+        ward.catalog.find("corrupt")
+    assert refused.value.reason == "MODEL_REFUSED"
+    assert not any(str(ward.folder) in refusal.version.description for refusal in ward.catalog.refusals)
+
+
+def test_the_catalogue_tells_what_a_client_needs(ward: Ward) -> None:
+    told = ward.catalog.find("tiny-glioma").description
+    assert [modality.name for modality in told.modalities] == ["t1", "t1c", "t2", "flair"]
+    assert list(told.modalities[0].shape) == [12, 14, 10]
+    assert list(told.classes) == ["round", "irregular"]
+    assert told.twin_parity <= 1e-4
+    assert told.execution.batch_size == 16
+    assert told.evaluation_duration.ToNanoseconds() > 0
+    assert {each.method for each in told.methods if not each.available} == set()
+    assert set(told.default_layers) <= set(told.layers)
+    assert not ward.catalog.find("tiny-fixed").description.batched
+
+
+async def test_a_bundle_that_ends_its_process_is_refused_and_the_next_is_checked(ward: Ward) -> None:
+    checker = BundleChecker(PoolSettings())
+    bundle = ward.bundles["tiny-fixed"]
+    place = BundlePlace(bundle.name, bundle.version, bundle.folder)
+    try:
+        checking = asyncio.create_task(checker.check(place))
+        while checker.pid is None:
+            await asyncio.sleep(0.01)
+        os.kill(checker.pid, signal.SIGKILL)
+        first = await checking
+        second = await checker.check(place)
+    finally:
+        await checker.close()
+    assert isinstance(first, Refusal)
+    assert first.version.reason == "CHECK_CRASHED"
+    assert isinstance(second, CatalogEntry)
+
+
+async def test_a_bundle_that_asks_for_too_much_memory_is_refused(tmp_path: Path) -> None:
+    greedy = bundles.two_dimensional(tmp_path, name="greedy")
+    _make_greedy(greedy.folder / "model.onnx")
+    good = bundles.two_dimensional(tmp_path, name="modest")
+    checker = BundleChecker(PoolSettings())
+    try:
+        found = [await checker.check(BundlePlace(each.name, each.version, each.folder)) for each in (greedy, good)]
+    finally:
+        await checker.close()
+    assert isinstance(found[0], Refusal)
+    assert isinstance(found[1], CatalogEntry)
+
+
+def test_the_report_says_what_works_and_what_to_change(ward: Ward) -> None:
+    told = "\n".join(check_report.report(ward.catalog))
+    assert "tiny-glioma, version 1: A tiny model for tests." in told
+    assert "t1c: 12 x 14 x 10 voxels" in told
+    assert "Methods that work (17)" in told
+    assert "feature-permutation with limits: NO_DONORS" in told
+    assert "largest relative difference" in told
+    assert "corrupt, version 1: REFUSED, CORRUPT_MODEL_FILE" in told
+    assert "5 can be served, 2 cannot." in told
+
+
+def test_the_command_fails_where_nothing_can_be_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_report.main(tmp_path) == 1
+    assert "No bundle is there" in capsys.readouterr().out
+
+
+def _make_greedy(path: Path) -> None:
+    """Add a tensor of 8 TiB, made when the model runs, to the first value of the graph."""
+    model = onnx.load(path)
+    shape = numpy_helper.from_array(np.array([1 << 20, 1 << 21], dtype=np.int64), "greedy_shape")
+    model.graph.initializer.append(shape)
+    output = model.graph.output[0].name
+    last = next(node for node in model.graph.node if output in node.output)
+    last.output[0] = "modest"
+    nodes = [
+        helper.make_node("ConstantOfShape", ["greedy_shape"], ["greedy"]),
+        helper.make_node("ReduceSum", ["greedy"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["modest", "sum"], [output]),
+    ]
+    model.graph.node.extend(nodes)
+    assert model.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    onnx.save(model, path)
