@@ -14,10 +14,11 @@ import pytest
 from voxplain.errors import UnsupportedByModel
 from voxplain.v1 import explain_pb2
 from voxplain.volume import Geometry, Volume
-from voxplain_client import AsyncClient, Client, contrast
+from voxplain_client import AsyncClient, Client, MapReceived, Resuming, contrast
 from voxplain_client.command.main import main
 
 from tests.bundles import TinyBundle, early_fusion_classes
+from tests.client.relay import relay
 from tests.serving import RunningServer
 
 nibabel: Any = importlib.import_module("nibabel")
@@ -95,10 +96,28 @@ def test_snapshots_come_before_the_final_map(served: Served) -> None:
                 model=served.bundle.name, volumes=served.volumes, methods=["shapley-value-sampling"], snapshot_interval=0.05
             )
         )
-    maps = [event.header for event in events if hasattr(event, "header")]
-    assert [header.snapshot for header in maps][-1] is False
-    shapes = {event.array.shape for event in events if hasattr(event, "array")}
-    assert shapes == {(12, 14, 10)}
+    maps = [event for event in events if isinstance(event, MapReceived)]
+    assert maps[0].header.snapshot
+    assert not maps[-1].header.snapshot
+    assert {received.array.shape for received in maps} == {(12, 14, 10)}
+
+
+def test_a_cut_connection_goes_on_from_the_checkpoint_to_the_same_bytes(served: Served) -> None:
+    asked: dict[str, Any] = {"model": served.bundle.name, "volumes": served.volumes, "methods": ["shapley-value-sampling"]}
+    resumed: list[Resuming] = []
+    for address, cut in relay(int(served.address.rpartition(":")[2])):
+        with Client(address) as client:
+            explanation = client.explain(**asked)
+            for event in explanation:
+                if isinstance(event, explain_pb2.Progress) and event.checkpoint and not resumed:
+                    cut()
+                elif isinstance(event, Resuming):
+                    resumed.append(event)
+            broken = explanation.result()
+    assert [event.from_checkpoint for event in resumed] == [True]
+    with Client(served.address) as client:
+        whole = client.explain(**asked).result()
+    assert broken.record.maps == whole.record.maps
 
 
 def test_a_refusal_is_typed_and_names_the_field(served: Served) -> None:

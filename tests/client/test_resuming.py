@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Callable, Iterator
 
 import grpc
 import numpy as np
@@ -17,6 +15,7 @@ from voxplain_client import AsyncClient, Client, MapReceived, Resuming, RetryPol
 from voxplain_client.events import Event
 
 from tests.client.contract_server import CHECKPOINT, Break, ContractServer, status_of
+from tests.client.relay import relay
 
 METHODS = ["gradient", "occlusion"]
 
@@ -200,7 +199,7 @@ def test_nobody_at_the_address_is_told_soon(volumes: dict[str, Volume], hasty: R
 
 def test_a_connection_that_is_really_cut_is_made_again(volumes: dict[str, Volume], hasty: RetryPolicy) -> None:
     with ContractServer(wait_before_maps=True) as server:
-        for address, cut in _relay(server.port):
+        for address, cut in relay(server.port):
             with Client(address, policy=hasty) as client:
                 events: list[Event] = []
                 for event in client.explain(model="fake", volumes=volumes, methods=METHODS):
@@ -210,44 +209,3 @@ def test_a_connection_that_is_really_cut_is_made_again(volumes: dict[str, Volume
                         cut()
     assert len(server.specs) == 2
     assert [name for name in told(events) if name != "Resuming"] == WHOLE
-
-
-def _relay(port: int) -> Iterator[tuple[str, Callable[[], None]]]:
-    """A TCP relay in front of a port, and a function that cuts all its connections."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    pairs: list[socket.socket] = []
-
-    def pump(source: socket.socket, sink: socket.socket) -> None:
-        try:
-            while data := source.recv(65536):
-                sink.sendall(data)
-        except OSError:
-            return
-
-    def accept() -> None:
-        while True:
-            try:
-                near, _ = listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", port))
-            pairs.extend((near, far))
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=pump, args=(source, sink), daemon=True).start()
-
-    def cut() -> None:
-        for end in pairs:
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield f"127.0.0.1:{listener.getsockname()[1]}", cut
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        cut()
-        for end in pairs:
-            end.close()
