@@ -72,7 +72,8 @@ def _rate(name: str, result: ExplanationResult, peer: PeerRun) -> Iterator[Figur
     if name in peer.maps:
         ours = np.stack([result.maps[name][modality].array for modality in vgg_like.MODALITIES])
         floor = SCORE_SPACINGS * float(np.spacing(np.float32(abs(result.prediction.score))))
-        yield figure(f"parity/{name.replace('-', '_')}_vs_captum", difference(ours, peer.maps[name], floor), "relative")
+        detail = f"{difference(ours, peer.maps[name]):.2g} without the floor of {SCORE_SPACINGS} float32 spacings of the score"
+        yield figure(f"parity/{name.replace('-', '_')}_vs_captum", difference(ours, peer.maps[name], floor), "relative", detail)
     done = ended.evaluations_done - ended.evaluations_saved
     ours_rate = done / _seconds(ended)
     theirs_rate = peer.evaluations / peer.seconds
