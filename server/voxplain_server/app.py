@@ -18,6 +18,7 @@ from voxplain_server.observe.log import Log, route_library_logs
 from voxplain_server.observe.metrics import Metrics, MetricsServer
 from voxplain_server.observe.watch import Watch
 from voxplain_server.service.admission import Admission
+from voxplain_server.service.allocator import keep_buffers
 from voxplain_server.service.catalog import CatalogAnswers
 from voxplain_server.service.explain import Explanations
 from voxplain_server.service.health import HealthServer
@@ -38,6 +39,7 @@ class PortTaken(OSError):
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit status: 0 after a clean stop, 1 where it could not start."""
+    keep_buffers()
     try:
         return asyncio.run(_serve(settings))
     except PortTaken as taken:
