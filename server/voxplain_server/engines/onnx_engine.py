@@ -128,8 +128,9 @@ class OnnxEngine:
             return
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "gpu:0" if self._device == "cuda" else "cpu:0")
+        rows = 1 if self._model.batched else None
         feeds = {
-            spec.name: np.zeros(shape, kind)
+            spec.name: np.zeros(shape if rows is None else (rows, *shape[1:]), kind)
             for spec, shape, kind in zip(self._model.inputs, self._last_shapes, self._dtypes, strict=True)
         }
         self._last_shapes = None
