@@ -111,7 +111,12 @@ class Session:
         self._board = ScoreBoard(descriptor, evaluations)
 
     def evaluate(self, index: int, number: int) -> worker_pb2.BlockDone:
-        """Evaluate one block whole and write its scores to the board."""
+        """Evaluate one block whole and write its scores to the board.
+
+        Raises:
+            voxplain.errors.UnsupportedByModel: SCORE_NOT_FINITE.
+            voxplain.errors.Cancelled: the front wants no more of it.
+        """
         began_at = time.monotonic()
         plan, blocks = self._plan(index)
         block, board = blocks[number], self._the_board
@@ -126,6 +131,9 @@ class Session:
                 batch_size=self._command.execution.batch_size,
                 cancelled=self._cancelled,
             )
+            if not np.isfinite(scores).all():
+                told = "on a perturbed case the model answers numbers that are not finite; use another baseline or method"
+                raise UnsupportedByModel("SCORE_NOT_FINITE", told)
         board.scores(index)[block.start : block.stop] = scores
         return worker_pb2.BlockDone(
             method=index,

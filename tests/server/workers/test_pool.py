@@ -85,6 +85,16 @@ async def test_a_method_that_cannot_run_is_told_and_the_others_stand(pool: Worke
     assert {key for key, _, _ in answer.bytes_by_map} == {"gradient"}
 
 
+async def test_a_method_that_fails_half_way_leaves_the_others_whole(pool: WorkerPool, ward: Ward) -> None:
+    async with job(ward.bundles["tiny-fixed"], ward.catalog, [method("modality-shapley"), OCCLUSION]) as asked:
+        answer = await run(pool, asked)
+    failed = answer.results["modality-shapley"]
+    assert (failed.outcome, failed.reason) == (explain_pb2.OUTCOME_FAILED, "SCORE_NOT_FINITE")
+    assert answer.results["occlusion"].outcome == COMPLETED
+    assert np.isfinite(answer.map_of("occlusion", "t1")).all()
+    assert [result.method_key for result in answer.record.results] == ["modality-shapley", "occlusion"]
+
+
 async def test_a_tensor_that_holds_nan_fails_its_job_and_no_other(pool: WorkerPool, ward: Ward) -> None:
     bundle = ward.bundles["tiny-glioma"]
     volumes = bundle.volumes()
