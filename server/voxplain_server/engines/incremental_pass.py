@@ -1,0 +1,127 @@
+"""One group of perturbations through the model: gather, compute, paste, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from voxplain_server.engines.activation_cache import ActivationCache, Patch, stacked
+from voxplain_server.engines.crop_layers import CropPlace, build_layer
+from voxplain_server.engines.dirty_box import BoxTravel
+from voxplain_server.engines.incremental_groups import BoxGroup
+from voxplain_server.engines.incremental_tail import IncrementalTail
+from voxplain_server.graph.box_reach import Boxes, BoxReach, Corners
+from voxplain_server.graph.locality import Locality, Step
+from voxplain_server.graph.onnx_graph import Graph
+from voxplain_server.graph.twin import Twin
+
+
+class IncrementalPass:
+    """The steps of one graph, ready to run on boxes.
+
+    Args:
+        graph: the model.
+        twin: its twin, up to the value that is asked for.
+        locality: of the graph.
+        travel: carries boxes through it.
+        batched: whether axis 0 of the model's inputs is a batch.
+    """
+
+    def __init__(self, graph: Graph, twin: Twin, locality: Locality, travel: BoxTravel, *, batched: bool) -> None:
+        self._locality = locality
+        self._travel = travel
+        self._layers = [build_layer(graph, step, locality, twin) for step in locality.steps]
+        self._tail = IncrementalTail(locality, twin, batched=batched) if locality.has_tail else None
+        self._last_use = {
+            operand.value: number for number, step in enumerate(locality.steps) for operand in step.rule.operands
+        } | dict.fromkeys(locality.frontier, len(locality.steps))
+
+    def run(self, group: BoxGroup, cache: ActivationCache, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Evaluate a group.
+
+        Args:
+            group: its boxes.
+            cache: the unperturbed values.
+            inputs: the changed inputs, cut to the group's boxes and stacked.
+
+        Returns:
+            (perturbations, *output) the output of each, its own axis 0 kept.
+        """
+        count = group.members.size
+        patches = {name: self._patch(name, group, elements) for name, elements in inputs.items()}
+        for number, (step, layer) in enumerate(zip(self._locality.steps, self._layers, strict=True)):
+            if self._travel.kin[step.output] in group.sizes:
+                place, crops = self._gather(step, group, cache, patches)
+                patches[step.output] = self._patch(step.output, group, layer(crops, place))
+            for operand in step.rule.operands:
+                if self._last_use[operand.value] == number:
+                    patches.pop(operand.value, None)
+        whole = {name: self._paste(name, count, cache, patches.get(name)) for name in self._locality.frontier}
+        if self._tail is None:
+            return whole[self._locality.output].unflatten(0, (count, -1))
+        return self._run_tail(self._tail, whole, count)
+
+    def bytes_per_case(self, group: BoxGroup, element_bytes: int) -> int:
+        """About how much memory one perturbation of a group takes."""
+        held = largest = 0
+        for step in self._locality.steps:
+            size = group.sizes.get(self._travel.kin[step.output])
+            if size is None:
+                continue
+            made, read = int(np.prod(size)), 0
+            result = Boxes(np.zeros((1, size.size), np.int64), size[None])
+            for reach in self._travel.reaches[step.output]:
+                read += int(np.prod(reach.needed(result).size))
+            held += made
+            largest = max(largest, read)
+        held += sum(int(np.prod(self._locality.shapes[name])) for name in self._locality.frontier)
+        return (held + largest) * element_bytes
+
+    def _gather(
+        self, step: Step, group: BoxGroup, cache: ActivationCache, patches: Mapping[str, Patch]
+    ) -> tuple[CropPlace, list[Tensor]]:
+        kin = self._travel.kin[step.output]
+        start, size = group.starts[kin], group.sizes[kin]
+        crops, crop_starts = [], []
+        for operand, reach in zip(step.rule.operands, self._travel.reaches[step.output], strict=True):
+            needed = _needed(reach, start, size)
+            crop_size = needed.size[0]
+            patch = patches.get(operand.value)
+            crops.append(cache.crop(operand.value, needed.start, crop_size, fill=operand.fill, patch=patch))
+            crop_starts.append(needed.start)
+        return CropPlace(group.members.size, start, size, tuple(crop_starts)), crops
+
+    def _patch(self, name: str, group: BoxGroup, elements: Tensor) -> Patch:
+        kin = self._travel.kin[name]
+        return Patch(elements, group.starts[kin], group.sizes[kin])
+
+    def _paste(self, name: str, count: int, cache: ActivationCache, patch: Patch | None) -> Tensor:
+        shape = np.array(self._locality.shapes[name], np.int64)
+        return cache.crop(name, np.zeros((count, shape.size), np.int64), shape, fill=0.0, patch=patch)
+
+    def _run_tail(self, tail: IncrementalTail, whole: Mapping[str, Tensor], count: int) -> Tensor:
+        if tail.batched:
+            return tail.run(whole, count).unflatten(0, (count, -1))
+        cases = {name: tensor.unflatten(0, (count, -1)) for name, tensor in whole.items()}
+        answers = [tail.run({name: each[number] for name, each in cases.items()}, 1) for number in range(count)]
+        return stacked(answers).unflatten(0, (count, -1)) if answers[0].ndim else torch.stack(answers)
+
+
+def _needed(reach: BoxReach, start: Corners, size: Corners) -> Boxes:
+    """What boxes of equal edges need of an operand, with equal edges themselves."""
+    needed = reach.needed(Boxes(start, start + size))
+    if not reach.spreads:
+        return needed
+    edges = needed.size.max(axis=0)
+    first = np.minimum(needed.start, np.maximum(reach.shape - edges, 0))
+    # A border is allowed along axes that slide; there all edges are equal already.
+    first = np.where((needed.size == edges).all(axis=0), needed.start, first)
+    return Boxes(first, first + edges)
+
+
+def evaluate_alone(passes: Sequence[Tensor]) -> Tensor:
+    """Answers of several parts, behind one another."""
+    return stacked(passes)

@@ -1,0 +1,168 @@
+"""Which part of a graph answers to a local change locally: its steps, and what remains behind them.
+
+Krypton (Nakandala, Kumar, Papakonstantinou, "Incremental and approximate inference for faster occlusion-based deep CNN
+explanations", SIGMOD 2019) recomputes two-dimensional patches layer by layer; here boxes of any rank travel through any graph.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from voxplain_server.graph.axis_reach import AxisReach, Slide, Whole
+from voxplain_server.graph.dependence import dependence
+from voxplain_server.graph.onnx_graph import Graph, Node
+from voxplain_server.graph.shape_reading import ExactShape
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A value that a step reads and that depends on voxels.
+
+    Attributes:
+        value: its name.
+        axes: for each axis of the step's result, how it follows the operand.
+        fill: what stands outside the operand where the step reaches beyond it.
+    """
+
+    value: str
+    axes: tuple[AxisReach, ...]
+    fill: float = 0.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether every place of the result reads the same place, all channels of it at most, and no other."""
+        return all(_is_own_place(axis, place) for place, axis in enumerate(self.axes))
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How one operator answers to a local change.
+
+    Attributes:
+        operands: the voxel-dependent inputs, in the node's order.
+        flops: floating-point operations for the whole result.
+        rows: whether axis 0 is computed row by row, so that several cases may be stacked on it.
+    """
+
+    operands: tuple[Operand, ...]
+    flops: float
+    rows: bool = True
+
+    @property
+    def has_whole_channels(self) -> bool:
+        """Whether a change always reaches all channels of the result."""
+        return all(len(operand.axes) > 1 and isinstance(operand.axes[1], Whole) for operand in self.operands)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One node that is evaluated on boxes.
+
+    Attributes:
+        node: it.
+        output: the value it makes.
+        rule: how it answers to a local change.
+        flops_per_element: floating-point operations for one element of the result.
+    """
+
+    node: Node
+    output: str
+    rule: Rule
+    flops_per_element: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Locality:
+    """A graph cut in two for given input shapes: steps on boxes, and a tail that is run whole.
+
+    Attributes:
+        inputs: of the graph, in its order.
+        output: the value that is asked for.
+        steps: in topological order.
+        frontier: values of the local part that the tail reads; the output itself where there is no tail.
+        measured: values of the local part of which the tail reads the shape only.
+        has_tail: whether nodes remain behind the steps.
+        shapes: of every value.
+        tail_flops: floating-point operations of the tail.
+        full_flops: those of one whole pass.
+    """
+
+    inputs: tuple[str, ...]
+    output: str
+    steps: tuple[Step, ...]
+    frontier: tuple[str, ...]
+    measured: tuple[str, ...]
+    has_tail: bool
+    shapes: Mapping[str, ExactShape]
+    tail_flops: float
+    full_flops: float
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Values whose unperturbed elements must be at hand: all that a step may read elsewhere than at its own place."""
+        whole_channels = {step.output for step in self.steps if step.rule.has_whole_channels}
+        found = {*self.inputs, *self.frontier}
+        for step in self.steps:
+            alone = len(step.rule.operands) == 1
+            found.update(
+                operand.value
+                for operand in step.rule.operands
+                if not (alone and operand.plain and operand.value in whole_channels)
+            )
+        return frozenset(found)
+
+
+def analyse_locality(graph: Graph, output: str, shapes: Mapping[str, ExactShape]) -> Locality:
+    """Cut the computation of `output` in two.
+
+    Args:
+        graph: any that the twin can be built from.
+        output: a value of it.
+        shapes: of every value of the twin, as read_shapes tells them.
+    """
+    from voxplain_server.graph.local_operators import count_flops, find_rule
+
+    output = graph.resolve(output)
+    voxels = frozenset(dependence(graph))
+    local = set(graph.inputs)
+    steps: list[Step] = []
+    tail: list[Node] = []
+    for node in graph.ancestors([output]):
+        rule = find_rule(graph, node, voxels, shapes) if _is_local(node, local, voxels) else None
+        if rule is None:
+            tail.append(node)
+            continue
+        value = node.outputs[0]
+        local.add(value)
+        steps.append(Step(node, value, rule, rule.flops / max(math.prod(shapes[value]), 1)))
+    read = {value: node for node in tail for value in node.inputs if value in local}
+    voxels_read = {value for node in tail if node.op not in ("Shape", "Size") for value in node.inputs if value in local}
+    has_tail = output not in local
+    frontier = tuple(value for value in read if value in voxels_read) if has_tail else (output,)
+    measured = tuple(value for value in read if value not in voxels_read) if has_tail else ()
+    tail_flops = sum(count_flops(graph, node, shapes) for node in tail) if has_tail else 0.0
+    # Chains that only measure shapes may stand beside steps; without a tail nobody reads them.
+    return Locality(
+        inputs=graph.inputs,
+        output=output,
+        steps=tuple(steps),
+        frontier=frontier,
+        measured=measured,
+        has_tail=has_tail,
+        shapes=shapes,
+        tail_flops=tail_flops,
+        full_flops=sum(step.rule.flops for step in steps) + tail_flops,
+    )
+
+
+def _is_local(node: Node, local: set[str], voxels: frozenset[str]) -> bool:
+    dependent = [value for value in node.inputs if value in voxels]
+    return bool(dependent) and node.op not in ("Shape", "Size") and all(value in local for value in dependent)
+
+
+def _is_own_place(axis: AxisReach, place: int) -> bool:
+    if isinstance(axis, Slide):
+        return axis.plain and axis.source == place
+    return isinstance(axis, Whole) and axis.source == place == 1
