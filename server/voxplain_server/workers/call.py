@@ -10,7 +10,6 @@ from voxplain.errors import CheckpointRefused, InternalFault, LimitExceeded
 from voxplain.v1 import explain_pb2
 from voxplain.worker.v1 import worker_pb2
 
-from voxplain_server.models.description import model_to_json
 from voxplain_server.workers.catalog import CatalogEntry
 from voxplain_server.workers.checkpoint import Checkpoint
 from voxplain_server.workers.events import PoolObserver
@@ -21,6 +20,7 @@ from voxplain_server.workers.mailbox import Heard, Joined, Lost, Mailbox
 from voxplain_server.workers.memory import close_all
 from voxplain_server.workers.method_run import Ending, MethodRun
 from voxplain_server.workers.next_step import Action, Moment, Step, next_step
+from voxplain_server.workers.opening import opening
 from voxplain_server.workers.outbox import Outbox
 from voxplain_server.workers.pool_settings import PoolSettings
 from voxplain_server.workers.progress import ProgressTeller
@@ -201,19 +201,9 @@ class Call:
 
     def _open(self, worker: Worker, *, lead: bool) -> None:
         self._leases.add(worker, lead=lead)
-        spec = explain_pb2.ExplainSpec()
-        spec.CopyFrom(self.job.spec)
-        spec.ClearField("checkpoint")
-        places = [worker_pb2.Place(header=each.header, offset=each.offset, size=each.size) for each in self.job.tensors]
-        command = worker_pb2.Open(
-            spec=spec,
-            tensors=places,
-            model_json=model_to_json(self.entry.model, self.entry.traits),
-            execution=self.execution,
-            lead=lead,
-            max_loaded_models=self._settings.max_loaded_models,
-        )
-        worker.note_loaded(self.entry.model.digest, most=self._settings.max_loaded_models)
+        most = self._settings.max_loaded_models
+        worker.note_loaded(self.entry.model.digest, most=most)
+        command = opening(self.job, self.entry, self.execution, lead=lead, max_loaded_models=most)
         worker.send(worker_pb2.Command(open=command), [self.job.memory])
 
     async def _listen(self, lease: Lease, event: worker_pb2.Event, descriptors: list[int]) -> None:
@@ -302,7 +292,7 @@ class Call:
             if not lease.lead:
                 # The lead goes on alone; whatever is wrong with the call, it will say so itself.
                 self._help_refused = True
-                self._put_back(lease)
+                self._leases.put_back(lease, self.runs)
                 self._leases.release(lease, cancel=True)
                 return
             raise error_of(failed)
@@ -321,19 +311,12 @@ class Call:
         lease = self._leases.bury(worker, step=(self._current, -1))
         if lease is None:
             return
-        self._put_back(lease)
+        self._leases.put_back(lease, self.runs)
         if lease.lead:
             for run in self.runs:
                 run.asked, run.reviewing = None, False
-                _drop(run.maps)
+                run.drop_maps()
             self._supply.replace_lead(self)
-
-    def _put_back(self, lease: Lease) -> None:
-        for method, block in lease.blocks:
-            desk = self.runs[method].desk
-            if desk is not None:
-                desk.give_back([block])
-        lease.blocks.clear()
 
     # What to do next.
 
@@ -384,7 +367,7 @@ class Call:
         run.finished = True
         if told is None:
             # What a lost or failed lead has sent of this method is not whole.
-            _drop(run.maps)
+            run.drop_maps()
         result = run.result(told, ending, began_at=self.began_at, engine=self.entry.engine)
         while run.maps:
             ready = run.maps.pop(0)
@@ -404,14 +387,9 @@ class Call:
         for worker in self._mailbox.empty():
             self._supply.release(worker, cancel=True)
         for run in self.runs:
-            _drop(run.maps)
+            run.drop_maps()
         if self.board is not None:
             self.board.close()
-
-
-def _drop(maps: list[MapReady]) -> None:
-    close_all([ready.memory for ready in maps])
-    maps.clear()
 
 
 def _cuts(prepared: worker_pb2.Prepared) -> list[tuple[int, list[int], list[int]]]:

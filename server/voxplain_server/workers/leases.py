@@ -121,6 +121,14 @@ class Leases:
             if lease.recalled and lease.prepared and not lease.blocks:
                 self.release(lease, cancel=False)
 
+    def put_back(self, lease: Lease, runs: Sequence[MethodRun]) -> None:
+        """Let the blocks of a worker that will not do them wait again."""
+        for method, block in lease.blocks:
+            desk = runs[method].desk
+            if desk is not None:
+                desk.give_back([block])
+        lease.blocks.clear()
+
     def release(self, lease: Lease, *, cancel: bool) -> None:
         """Give one worker back."""
         del self._by_worker[lease.worker]

@@ -10,6 +10,7 @@ from voxplain.worker.v1 import worker_pb2
 
 from voxplain_server.workers.block_desk import BlockDesk, blocks_within, review_points
 from voxplain_server.workers.job import MapReady
+from voxplain_server.workers.memory import close_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,11 @@ class MethodRun:
     def saved_in_map(self, ending: Ending) -> int:
         """Of these, evaluations that needed no pass."""
         return 0 if self.desk is None else self.desk.saved_in(ending.first_blocks)
+
+    def drop_maps(self) -> None:
+        """Close the memory of maps that nobody will get."""
+        close_all([ready.memory for ready in self.maps])
+        self.maps.clear()
 
     def result(
         self, told: explain_pb2.MethodResult | None, ending: Ending, *, began_at: float, engine: str

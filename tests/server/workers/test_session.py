@@ -16,12 +16,12 @@ from voxplain.v1 import explain_pb2
 from voxplain.worker.v1 import worker_pb2
 from voxplain_server.engines.perturbation import Perturbation
 from voxplain_server.models.bundle_place import BundlePlace
-from voxplain_server.models.description import model_to_json
 from voxplain_server.models.loading import load_model
 from voxplain_server.workers.catalog import CatalogEntry
 from voxplain_server.workers.channel import Channel, open_pair
 from voxplain_server.workers.held_model import HeldModel, HeldModels
 from voxplain_server.workers.job import Job
+from voxplain_server.workers.opening import opening
 from voxplain_server.workers.score_board import ScoreBoard
 from voxplain_server.workers.session import Session
 
@@ -59,13 +59,8 @@ class CountedEvaluator:
 def session_of(asked: Job, entry: CatalogEntry, held: HeldModel, cancelled: Callable[[], bool]) -> Iterator[Session]:
     """A session, prepared, with a board."""
     ours, theirs = open_pair()
-    command = worker_pb2.Open(
-        spec=asked.spec,
-        tensors=[worker_pb2.Place(header=each.header, offset=each.offset, size=each.size) for each in asked.tensors],
-        model_json=model_to_json(entry.model, entry.traits),
-        execution=explain_pb2.Execution(batch_size=BATCH, block_size=1_000_000),
-        lead=True,
-    )
+    execution = explain_pb2.Execution(batch_size=BATCH, block_size=1_000_000)
+    command = opening(asked, entry, execution, lead=True, max_loaded_models=1)
     with ours, theirs:
         session = Session(
             1,
