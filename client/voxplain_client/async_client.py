@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -102,10 +102,5 @@ class AsyncClient:
         except grpc.RpcError as error:
             raise translate(error) from error
 
-    def _dial(self, messages: Iterator[bytes], timeout_s: float | None) -> Any:
-        return self._explain(_as_async(messages), timeout=timeout_s)
-
-
-async def _as_async(messages: Iterator[bytes]) -> AsyncIterator[bytes]:
-    for message in messages:
-        yield message
+    def _dial(self, messages: AsyncIterator[bytes], timeout_s: float | None) -> Any:
+        return self._explain(messages, timeout=timeout_s)

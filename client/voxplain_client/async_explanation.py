@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from voxplain_client.events import Event
 from voxplain_client.explanation_result import ExplanationResult
 from voxplain_client.faults import translate
 
-Dial = Callable[[Iterator[bytes], float | None], Any]
+Dial = Callable[[AsyncIterator[bytes], float | None], Any]
 """Makes a call that sends these messages within so many seconds."""
 
 
@@ -86,14 +86,25 @@ class AsyncExplanation:
         left_s = None if self._deadline is None else self._deadline - time.monotonic()
         if left_s is not None and left_s <= 0:
             raise DeadlinePassed("DEADLINE_EXCEEDED", "the time given to the explanation has passed")
-        self._call = self._dial(self._conversation.messages(), left_s)
+        answered = asyncio.Event()
+        self._call = self._dial(self._messages(answered), left_s)
         try:
             self._raise_if_cancelled()
             async for message in self._call:
+                answered.set()
                 for event in self._conversation.receive(message):
                     yield event
         finally:
             self._call.cancel()
+
+    async def _messages(self, answered: asyncio.Event) -> AsyncIterator[bytes]:
+        """The spec, and once the server has accepted it the chunks: grpc.aio loses the status of a call that is refused while
+        it writes."""
+        messages = self._conversation.messages()
+        yield next(messages)
+        await answered.wait()
+        for message in messages:
+            yield message
 
     async def _wait(self, wait_s: float) -> None:
         try:

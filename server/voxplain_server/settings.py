@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -58,6 +58,7 @@ class Settings:
         port, health_port, metrics_port: TCP ports, 0: any free one.
         workers: compute processes.
         threads_per_worker: compute threads of each.
+        device: where they compute.
         reflection: whether the service describes itself to generic clients.
         insecure: whether plaintext may leave this host.
         checkpoint_key: authenticates checkpoints; replicas that take over from each other share it. Only from
@@ -72,6 +73,7 @@ class Settings:
     metrics_port: int = 9464
     workers: int = 1
     threads_per_worker: int = 1
+    device: Literal["cpu", "cuda"] = "cpu"
     reflection: bool = False
     insecure: bool = False
     checkpoint_key: bytes | None = field(default=None, repr=False)
@@ -122,6 +124,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         metrics_port=given.metrics_port,
         workers=given.workers,
         threads_per_worker=given.threads_per_worker or max(1, available_cpus() // max(1, given.workers)),
+        device=given.device,
         reflection=given.reflection,
         insecure=given.insecure,
         checkpoint_key=environ["VOXPLAIN_CHECKPOINT_KEY"].encode() if environ.get("VOXPLAIN_CHECKPOINT_KEY") else None,
@@ -138,6 +141,8 @@ def _check(settings: Settings) -> None:
         raise SettingsRefused("--workers must be at least 1")
     if settings.threads_per_worker < 1:
         raise SettingsRefused("--threads-per-worker must be at least 1")
+    if settings.device not in ("cpu", "cuda"):
+        raise SettingsRefused("--device must be cpu or cuda")
     for name in ("port", "health_port", "metrics_port"):
         if not 0 <= getattr(settings, name) <= 65535:
             raise SettingsRefused(f"--{name.replace('_', '-')} must lie between 0 and 65535")
@@ -187,6 +192,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("metrics_port", int, 9464, "port of Prometheus metrics; 0: any free one")
     add("workers", int, 1, "compute processes")
     add("threads_per_worker", int, None, "compute threads of each worker (default: the container's processors, divided)")
+    add("device", str, "cpu", "where workers compute: cpu, or cuda for an NVIDIA GPU")
     for name, text in (
         ("reflection", "let generic clients ask for the contract"),
         ("insecure", "let plaintext leave this host: only where the network is encrypted by other means"),

@@ -40,6 +40,7 @@ def test_loopback_needs_no_flag(tmp_path: Path, host: str) -> None:
     [
         (["--workers", "0"], "--workers"),
         (["--threads-per-worker", "-1"], "--threads-per-worker"),
+        (["--device", "abacus"], "--device"),
         (["--port", "70000"], "--port"),
         (["--max-tensors", "0"], "--max-tensors"),
         (["--queue-length", "-1"], "--queue-length"),
