@@ -8,10 +8,10 @@ CONTRACT := $(wildcard proto/voxplain/*/*.proto proto/voxplain/*/*/*.proto)
 EXTRA ?= server
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stubs lint types floors contract unit test bench demo clean
+.PHONY: help setup stubs lint types floors contract release-contract unit test bench demo clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
 setup: $(READY) ## Make .venv with voxplain and all that develops it
 
@@ -37,6 +37,9 @@ contract: setup ## buf: lint, format, and no break of the released contract
 	cd proto && $(abspath $(BIN))/buf lint
 	cd proto && $(abspath $(BIN))/buf format --diff --exit-code
 	cd proto && $(abspath $(BIN))/buf breaking --against released/voxplain-v1.json
+
+release-contract: setup ## Take today's contract as the released one that `make contract` guards
+	cd proto && $(abspath $(BIN))/buf build --exclude-source-info --path voxplain/v1 -o released/voxplain-v1.json
 
 unit: setup ## pytest alone
 	$(BIN)/python -m pytest
