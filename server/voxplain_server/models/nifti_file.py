@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +23,7 @@ _HEADER_BYTES = 348
 _DTYPES = {2: "u1", 4: "i2", 16: "f4"}
 _MAGIC = b"n+1\x00"
 _MAX_AXIS = 8192
+_MAX_TRAILING_BYTES = 1 << 20
 
 
 def read_nifti(path: Path, *, max_bytes: int = MAX_VOLUME_BYTES) -> Volume:
@@ -41,9 +43,11 @@ def read_nifti(path: Path, *, max_bytes: int = MAX_VOLUME_BYTES) -> Volume:
         with path.open("rb") as raw:
             if path.name.endswith(".gz"):
                 with gzip.GzipFile(fileobj=raw) as unpacked:
-                    return _read(unpacked, max_bytes)
+                    volume = _read(unpacked, max_bytes)
+                    _read_to_end(unpacked)
+                    return volume
             return _read(raw, max_bytes)
-    except (OSError, EOFError, ValueError, struct.error):
+    except (OSError, EOFError, ValueError, struct.error, zlib.error):
         message = (
             "A background case is no NIfTI-1 file of uint8, int16 or float32 with 2 or 3 axes within the size limit. "
             "Convert it."
@@ -73,6 +77,12 @@ def _read(file: IO[bytes] | gzip.GzipFile, max_bytes: int) -> Volume:
     if not np.isfinite(voxels).all():
         raise ValueError("not finite")
     return Volume(Geometry(shape, _affine(header, order)), voxels)
+
+
+def _read_to_end(file: gzip.GzipFile) -> None:
+    """The checksum stands at the end of the file and is looked at only by who reads so far."""
+    if len(file.read(_MAX_TRAILING_BYTES)) == _MAX_TRAILING_BYTES:
+        raise ValueError("more than a volume")
 
 
 def _shape(dims: tuple[int, ...]) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from voxplain_server.models.description import model_to_json
 from voxplain_server.models.loading import LoadedModel, load_model
 from voxplain_server.models.model import ModalitySpec, Model
 from voxplain_server.models.model_refused import ModelRefused
+from voxplain_server.models.nifti_file import read_nifti
 from voxplain_server.models.traits import ModelTraits
 from voxplain_server.workers.faults import describe_fault
 from voxplain_server.workers.model_description import describe_model
@@ -50,6 +51,7 @@ def check_bundle(asked: worker_pb2.Check, *, threads: int, device: Literal["cpu"
     """
     try:
         loaded = load_model(BundlePlace(asked.name, asked.version, Path(asked.folder)))
+        _open_background(loaded.model)
     except ModelRefused as refused:
         raise UnsupportedByModel(refused.reason, refused.message) from None
     model = loaded.model
@@ -70,6 +72,16 @@ def check_bundle(asked: worker_pb2.Check, *, threads: int, device: Literal["cpu"
     return worker_pb2.Checked(
         model_json=model_to_json(model, traits), description=describe_model(model, traits), engine=evaluator.name
     )
+
+
+def _open_background(model: Model) -> None:
+    """Read every background case once: a call only leaves out what it cannot read, and nobody would mend the file."""
+    for number, case in enumerate(model.background_cases):
+        for name, path in case.items():
+            try:
+                read_nifti(path)
+            except ModelRefused as refused:
+                raise ModelRefused(refused.reason, f"Background case {number}, {name}: {refused.message}") from None
 
 
 def probe_cases(model: Model, edge: int) -> Iterator[Case]:

@@ -219,6 +219,16 @@ def test_a_background_case_that_does_not_fit_is_left_out_and_told(tmp_path: Path
     assert "BACKGROUND_UNFIT" in fitted.cautions
 
 
+def test_a_background_case_whose_bytes_are_spoiled_is_left_out_and_told(tmp_path: Path) -> None:
+    model = _with_background(tmp_path, _volume(5, (12, 14, 10)), _volume(6, (12, 14, 10)))
+    path = model.background_cases[0]["t1"]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:500] + bytes(64) + whole[564:])
+    fitted = build_case(model, _bundle_case())
+    assert len(fitted.case.donors) == 1
+    assert "BACKGROUND_UNFIT" in fitted.cautions
+
+
 def test_every_tiny_bundle_takes_its_own_case(tmp_path: Path) -> None:
     makers = (bundles.early_fusion_classes, bundles.late_fusion, bundles.slices_2_5d, bundles.two_dimensional)
     for maker in makers:

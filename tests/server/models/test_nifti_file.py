@@ -105,3 +105,31 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 def test_a_volume_above_the_limit_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     images.save(images.Nifti1Image(np.zeros((64, 64, 64), np.float32), AFFINE), tmp_path / "bomb.nii.gz")
     _refused(tmp_path / "bomb.nii.gz", max_bytes=1000)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_packed_file_with_one_flipped_byte_is_refused_or_says_the_same(tmp_path: Path, compressed: bool) -> None:
+    images.save(images.Nifti1Image(_voxels("i2"), AFFINE), tmp_path / "good.nii")
+    good = read_nifti(tmp_path / "good.nii")
+    packed = gzip.compress((tmp_path / "good.nii").read_bytes(), compresslevel=9 if compressed else 0, mtime=0)
+    path, refused = tmp_path / "bad.nii.gz", 0
+    for place in range(len(packed)):
+        path.write_bytes(packed[:place] + bytes([packed[place] ^ 0xFF]) + packed[place + 1 :])
+        try:
+            found = read_nifti(path)
+        except ModelRefused:
+            refused += 1
+        else:
+            # Only gzip's own time stamp and the like may change unseen.
+            np.testing.assert_array_equal(found.voxels, good.voxels)
+            assert place < 10
+    assert refused > len(packed) - 10
+
+
+def test_what_follows_the_voxels_of_a_packed_file_is_bounded(tmp_path: Path) -> None:
+    images.save(images.Nifti1Image(_voxels("i2"), AFFINE), tmp_path / "good.nii")
+    good = (tmp_path / "good.nii").read_bytes()
+    (tmp_path / "some.nii.gz").write_bytes(gzip.compress(good + bytes(1000)))
+    assert read_nifti(tmp_path / "some.nii.gz").geometry.shape == (3, 4, 5)
+    (tmp_path / "much.nii.gz").write_bytes(gzip.compress(good + bytes(4 << 20)))
+    _refused(tmp_path / "much.nii.gz")

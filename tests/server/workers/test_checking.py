@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
 import signal
 from pathlib import Path
@@ -11,14 +12,17 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from voxplain.errors import ModelNotFound
+from voxplain.errors import ModelNotFound, UnsupportedByModel
+from voxplain.worker.v1 import worker_pb2
 from voxplain_server.models.bundle_place import BundlePlace
 from voxplain_server.workers import check_report
+from voxplain_server.workers.bundle_check import check_bundle
 from voxplain_server.workers.catalog import CatalogEntry, Refusal
 from voxplain_server.workers.checking import BundleChecker
 from voxplain_server.workers.pool_settings import PoolSettings
 
 from tests import bundles
+from tests.server.models.editing import state
 from tests.server.workers.conftest import Ward
 
 
@@ -76,6 +80,22 @@ async def test_a_bundle_that_asks_for_too_much_memory_is_refused(tmp_path: Path)
         await checker.close()
     assert isinstance(found[0], Refusal)
     assert isinstance(found[1], CatalogEntry)
+
+
+def test_a_bundle_with_a_spoiled_background_case_is_refused(tmp_path: Path) -> None:
+    bundle = bundles.two_dimensional(tmp_path, name="donated")
+    (bundle.folder / "bad.nii.gz").write_bytes(gzip.compress(b"no volume"))
+    cases = [dict.fromkeys(bundle.modalities, "bad.nii.gz")]
+    state(bundle, background_cases={"declaration": "synthetic", "cases": cases})
+    with pytest.raises(UnsupportedByModel) as refused:
+        check_bundle(asked_of(bundle), threads=1)
+    assert refused.value.reason == "BACKGROUND_UNREADABLE"
+    assert refused.value.message.startswith(f"Background case 0, {bundle.modalities[0]}: ")
+    assert "bad" not in refused.value.message
+
+
+def asked_of(bundle: bundles.TinyBundle) -> worker_pb2.Check:
+    return worker_pb2.Check(name=bundle.name, version=bundle.version, folder=str(bundle.folder))
 
 
 def test_the_report_says_what_works_and_what_to_change(ward: Ward) -> None:
