@@ -107,11 +107,18 @@ def probe_shape(model: Model, modality: ModalitySpec, edge: int) -> tuple[int, .
 def _probe(model: Model, evaluator: OnnxEngine) -> list[_Answered]:
     fixed = all(None not in modality.shape for modality in model.modalities)
     fault: Exception | None = None
+    answered: list[_Answered] = []
     for edge in PROBE_EDGES[:1] if fixed else PROBE_EDGES:
         try:
-            return [_Answered(case, evaluator.answer(case)) for case in probe_cases(model, edge)]
+            answered = [_Answered(case, evaluator.answer(case)) for case in probe_cases(model, edge)]
         except Exception as error:
             fault = error
+            continue
+        if all(np.isfinite(each.answer).all() for each in answered):
+            return answered
+    if answered:
+        message = "The model answers NaN or infinity on random volumes of mean 0 and deviation 1. Look for overflows; export it anew."
+        raise UnsupportedByModel("ANSWER_NOT_FINITE", message)
     if fault is not None:
         describe_fault(fault)
     message = "ONNX Runtime cannot run the model on a random case of the shape that its bundle states. Correct spatial_shape."

@@ -22,7 +22,7 @@ from voxplain_server.workers.checking import BundleChecker
 from voxplain_server.workers.pool_settings import PoolSettings
 
 from tests import bundles
-from tests.server.models.editing import state
+from tests.server.models.editing import state, write_bundle
 from tests.server.workers.conftest import Ward
 
 
@@ -92,6 +92,26 @@ def test_a_bundle_with_a_spoiled_background_case_is_refused(tmp_path: Path) -> N
     assert refused.value.reason == "BACKGROUND_UNREADABLE"
     assert refused.value.message.startswith(f"Background case 0, {bundle.modalities[0]}: ")
     assert "bad" not in refused.value.message
+
+
+@pytest.mark.parametrize("shape", [(12, 10), None])
+def test_a_bundle_whose_model_answers_no_numbers_is_refused(tmp_path: Path, shape: tuple[int, ...] | None) -> None:
+    place = write_bundle(
+        tmp_path,
+        inputs={"image": ["batch", 1, *(shape or ("height", "width"))]},
+        outputs={"pred": ["batch", 1]},
+        nodes=[
+            ("GlobalAveragePool", ["image"], "mean", {}),
+            ("Flatten", ["mean"], "flat", {}),
+            ("Sub", ["flat", "flat"], "nothing", {}),
+            ("Log", ["nothing"], "deep", {}),
+            ("Neg", ["deep"], "high", {}),
+            ("Add", ["deep", "high"], "pred", {}),
+        ],
+    )
+    with pytest.raises(UnsupportedByModel) as refused:
+        check_bundle(worker_pb2.Check(name=place.name, version=place.version, folder=str(place.folder)), threads=1)
+    assert refused.value.reason == "ANSWER_NOT_FINITE"
 
 
 def asked_of(bundle: bundles.TinyBundle) -> worker_pb2.Check:
