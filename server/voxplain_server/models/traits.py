@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,6 +21,7 @@ class ModelTraits:
         deep_lift_rule_missing: non-linear operators for which DeepLIFT falls back to the gradient.
         has_max_pool: whether the graph pools by maxima.
         evaluation_seconds: measured time of one evaluation on this host.
+        evaluation_voxels: voxels of all modalities of the case on which it was measured; 0: not known.
         background_cases: background cases held by the bundle.
     """
 
@@ -30,9 +33,15 @@ class ModelTraits:
     deep_lift_rule_missing: tuple[str, ...] = ()
     has_max_pool: bool = False
     evaluation_seconds: float = 0.0
+    evaluation_voxels: int = 0
     background_cases: int = 0
 
     PARITY_BOUND: ClassVar[float] = 1e-4
+
+    def evaluation_seconds_of(self, shapes: Iterable[tuple[int, ...]]) -> float:
+        """Estimated time of one evaluation of a case with modalities of these shapes: work grows as the voxels do."""
+        voxels = sum(math.prod(shape) for shape in shapes)
+        return self.evaluation_seconds * (voxels / self.evaluation_voxels if self.evaluation_voxels else 1.0)
 
     @property
     def has_twin(self) -> bool:

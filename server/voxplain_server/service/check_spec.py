@@ -35,7 +35,7 @@ class CheckedSpec:
         spec: the request with version, target, methods, seed and grid filled in.
         cautions: what the caller should know.
         evaluations: by method key, as planned on the declared shapes.
-        estimated_seconds: by method key, from the measured time of one evaluation.
+        estimated_seconds: by method key, from the measured time of one evaluation, scaled to the voxels of this case.
         reserved_bytes: what the call holds of the ledger.
     """
 
@@ -99,6 +99,7 @@ class _Resolver:
         self._model = model
         self._traits = traits
         self._shapes = [grid.shape for grid in grids]
+        self._evaluation_seconds = traits.evaluation_seconds_of(self._shapes)
         self._one_grid = all(grid.same_grid(grids[0]) for grid in grids[1:])
         self.cautions: list[explain_pb2.Caution] = []
         self.evaluations: dict[str, int] = {}
@@ -119,5 +120,5 @@ class _Resolver:
         count = method.count_evaluations(params, self._shapes)
         self.evaluations[resolved.key] = count
         cost = BACKWARD_COST if method.needs_gradients else 1.0
-        self.estimated_seconds[resolved.key] = count * cost * self._traits.evaluation_seconds
+        self.estimated_seconds[resolved.key] = count * cost * self._evaluation_seconds
         return resolved

@@ -117,7 +117,7 @@ def _probe(model: Model, evaluator: OnnxEngine) -> list[_Answered]:
         if all(np.isfinite(each.answer).all() for each in answered):
             return answered
     if answered:
-        message = "The model answers NaN or infinity on random volumes of mean 0 and deviation 1. Look for overflows; export it anew."
+        message = "The model answers NaN or infinity on random volumes of mean 0 and deviation 1. Mend and export it."
         raise UnsupportedByModel("ANSWER_NOT_FINITE", message)
     if fault is not None:
         describe_fault(fault)
@@ -138,6 +138,7 @@ def _traits(loaded: LoadedModel, answered: list[_Answered], seconds: float, *, t
         deep_lift_rule_missing=operators_without_deep_lift_rule(graph),
         has_max_pool=any(node.op == "MaxPool" for node in graph.nodes),
         evaluation_seconds=seconds,
+        evaluation_voxels=sum(volume.size for volume in answered[0].case.volumes),
         background_cases=len(model.background_cases),
     )
 

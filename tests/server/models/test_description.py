@@ -20,6 +20,7 @@ TRAITS = ModelTraits(
     cam_layers=("a", "b"),
     default_cam_layers=("b",),
     evaluation_seconds=0.25,
+    evaluation_voxels=2**15,
     background_cases=2,
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from voxplain.v1 import explain_pb2, method_pb2, tensor_pb2
 from voxplain_server.methods import all_methods
 from voxplain_server.models.traits import ModelTraits
@@ -72,6 +73,19 @@ def test_an_unstated_orientation_is_said() -> None:
     (caution,) = [each for each in checked.cautions if each.code == "ORIENTATION_UNCHECKED"]
     assert caution.description
     assert caution.method_key == ""
+
+
+@pytest.mark.parametrize(("shape", "seconds"), [((8, 8, 8), 0.5), ((16, 16, 16), 4.0), ((8, 8, 4), 0.25)])
+def test_time_is_estimated_for_the_voxels_of_the_case(shape: tuple[int, ...], seconds: float) -> None:
+    traits = ModelTraits(twin_parity=0.0, evaluation_seconds=0.5, evaluation_voxels=2 * 8**3)
+    spec = explain_pb2.ExplainSpec(model="wide", tensors=tensors(shape))
+    spec.methods.add().occlusion.CopyFrom(method_pb2.Occlusion(window=[4], stride=[4]))
+    spec.methods.add().gradient.SetInParent()
+    checked = check_spec(spec, Catalog([entry(model("wide", shape=(None, None, None)), traits)]), Limits())
+    evaluations = checked.evaluations["occlusion"]
+    assert evaluations > 1
+    assert checked.estimated_seconds["occlusion"] == pytest.approx(seconds * evaluations)
+    assert checked.estimated_seconds["gradient"] == pytest.approx(3 * seconds)
 
 
 def test_maps_are_reserved_as_far_as_they_may_wait() -> None:

@@ -46,6 +46,7 @@ def test_the_catalogue_tells_what_a_client_needs(ward: Ward) -> None:
     assert told.twin_parity <= 1e-4
     assert told.execution.batch_size == 16
     assert told.evaluation_duration.ToNanoseconds() > 0
+    assert ward.catalog.find("tiny-glioma").traits.evaluation_voxels == 4 * 12 * 14 * 10
     assert {each.method for each in told.methods if not each.available} == set()
     assert set(told.default_layers) <= set(told.layers)
     assert not ward.catalog.find("tiny-fixed").description.batched
