@@ -102,7 +102,11 @@ class FeaturePermutation:
 
     def count_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]]) -> int:
         """Features and the background, for one donor."""
-        return count_features(expect(params, method_pb2.FeaturePermutation).grouping, shapes) + 1
+        return self.count_donor_evaluations(params, shapes, donors=1)
+
+    def count_donor_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]], *, donors: int) -> int:
+        """Features and the background, for each donor."""
+        return donors * (count_features(expect(params, method_pb2.FeaturePermutation).grouping, shapes) + 1)
 
     def plan(self, setting: Setting) -> Plan:
         """Pair donors and features.

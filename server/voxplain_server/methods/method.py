@@ -136,6 +136,14 @@ class PerturbationMethod(Method, Protocol):
 
 
 @runtime_checkable
+class DonorMethod(PerturbationMethod, Protocol):
+    """Takes voxels from background cases; without any it does not work."""
+
+    def count_donor_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]], *, donors: int) -> int:
+        """As count_evaluations, for so many background cases."""
+
+
+@runtime_checkable
 class GradientMethod(Method, Protocol):
     """Differentiates the twin."""
 

@@ -105,7 +105,8 @@ class CatalogAnswers(catalog_pb2_grpc.CatalogServiceServicer):
                     evaluations=evaluations,
                     blocks=0 if gradients else -(-evaluations // execution.block_size),
                     estimated_duration=_duration(checked.estimated_seconds[method.key]),
-                    engine="" if gradients else entry.engine,
+                    features=checked.features.get(method.key),
+                    engine=_gradient_engine(entry.engine) if gradients else entry.engine,
                 )
             )
         return catalog_pb2.EstimateExplanationResponse(
@@ -135,6 +136,11 @@ def _describe(method: Method) -> catalog_pb2.MethodDescription:
         is_signed=method.signed,
         shared_map=method.shared_map,
     )
+
+
+def _gradient_engine(engine: str) -> str:
+    """The engine of the twin, on the device where the evaluations run."""
+    return f"torch-{engine.rpartition('-')[2]}"
 
 
 def _name_in(token: str) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from google.protobuf.message import Message
 from voxplain.errors import InvalidSpec, UnsupportedByModel
 from voxplain.v1 import explain_pb2, method_pb2
 from voxplain.volume import Geometry
 
 from voxplain_server.methods import all_methods
+from voxplain_server.methods.feature_grouping import count_features
+from voxplain_server.methods.method import DonorMethod, Method
 from voxplain_server.methods.resolve import resolve_method
 from voxplain_server.models.case_plan import plan_case
 from voxplain_server.models.cautions import describe_cautions
@@ -35,6 +38,7 @@ class CheckedSpec:
         spec: the request with version, target, methods, seed and grid filled in.
         cautions: what the caller should know.
         evaluations: by method key, as planned on the declared shapes.
+        features: by method key, for methods that have features and a grouping that tells about how many before it is made.
         estimated_seconds: by method key, from the measured time of one evaluation, scaled to the voxels of this case.
         reserved_bytes: what the call holds of the ledger.
     """
@@ -43,6 +47,7 @@ class CheckedSpec:
     spec: explain_pb2.ExplainSpec
     cautions: tuple[explain_pb2.Caution, ...]
     evaluations: dict[str, int]
+    features: dict[str, int]
     estimated_seconds: dict[str, float]
     reserved_bytes: int
 
@@ -67,7 +72,7 @@ def check_spec(spec: explain_pb2.ExplainSpec, catalog: Catalog, limits: Limits) 
     check_declared_bytes(resolved.tensors, limits)
     check_target(model, resolved.target, tensors=resolved.tensors)
     _fill_target(resolved.target, model)
-    traits = replace(entry.traits, background_cases=max(entry.traits.background_cases, len(case.background)))
+    traits = replace(entry.traits, background_cases=len(case.background) or entry.traits.background_cases)
     grids = [plan.target for plan in case.plans]
     resolver = _Resolver(model, traits, grids)
     del resolved.methods[:]
@@ -78,6 +83,7 @@ def check_spec(spec: explain_pb2.ExplainSpec, catalog: Catalog, limits: Limits) 
         spec=resolved,
         cautions=(*describe_cautions(case.cautions), *resolver.cautions),
         evaluations=resolver.evaluations,
+        features=resolver.features,
         estimated_seconds=resolver.estimated_seconds,
         reserved_bytes=reserved_bytes(resolved, grids),
     )
@@ -103,6 +109,7 @@ class _Resolver:
         self._one_grid = all(grid.same_grid(grids[0]) for grid in grids[1:])
         self.cautions: list[explain_pb2.Caution] = []
         self.evaluations: dict[str, int] = {}
+        self.features: dict[str, int] = {}
         self.estimated_seconds: dict[str, float] = {}
 
     def resolve(self, asked: method_pb2.Method, field: str) -> method_pb2.Method:
@@ -117,8 +124,16 @@ class _Resolver:
             if remark.fatal:
                 raise UnsupportedByModel(remark.reason, remark.message, field=field)
             self.cautions.append(explain_pb2.Caution(code=remark.reason, description=remark.message, method_key=resolved.key))
-        count = method.count_evaluations(params, self._shapes)
+        count = self._count(method, params)
         self.evaluations[resolved.key] = count
+        grouping = getattr(params, "grouping", None)
+        if isinstance(grouping, method_pb2.FeatureGrouping) and grouping.WhichOneof("kind") != "label_map":
+            self.features[resolved.key] = count_features(grouping, self._shapes)
         cost = BACKWARD_COST if method.needs_gradients else 1.0
         self.estimated_seconds[resolved.key] = count * cost * self._evaluation_seconds
         return resolved
+
+    def _count(self, method: Method, params: Message) -> int:
+        if isinstance(method, DonorMethod):
+            return method.count_donor_evaluations(params, self._shapes, donors=max(self._traits.background_cases, 1))
+        return method.count_evaluations(params, self._shapes)

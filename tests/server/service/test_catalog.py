@@ -92,6 +92,20 @@ async def test_an_estimate_counts_evaluations_time_and_memory() -> None:
         assert front.admission.reserved_bytes == 0
 
 
+async def test_an_estimate_names_engines_and_features() -> None:
+    spec = good_spec()
+    grouping = method_pb2.FeatureGrouping(slic=method_pb2.SlicGrouping(segments=6))
+    spec.methods.append(method_pb2.Method(lime=method_pb2.Lime(grouping=grouping)))
+    spec.methods.append(method_pb2.Method(occlusion=method_pb2.Occlusion(window=[2])))
+    async with running_front() as front:
+        answer = await stub(front).EstimateExplanation(catalog_pb2.EstimateExplanationRequest(spec=spec))
+        gradient, lime, occlusion = answer.plans
+        assert (gradient.engine, lime.engine, occlusion.engine) == ("torch-cpu", "onnxruntime-cpu", "onnxruntime-cpu")
+        assert lime.features == 2 * 6
+        assert not gradient.HasField("features")
+        assert not occlusion.HasField("features")
+
+
 async def test_an_estimate_refuses_what_explain_refuses() -> None:
     spec = good_spec()
     spec.methods.add().guided_backprop.SetInParent()

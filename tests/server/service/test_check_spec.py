@@ -58,6 +58,24 @@ def test_background_cases_of_the_request_are_donors() -> None:
     assert not [each for each in checked.cautions if each.code == "NO_DONORS"]
 
 
+@pytest.mark.parametrize(("bundled", "sent", "donors"), [(0, 1, 1), (0, 3, 3), (2, 0, 2), (5, 2, 2)])
+def test_a_method_with_donors_evaluates_every_feature_for_each_of_them(bundled: int, sent: int, donors: int) -> None:
+    spec = good_spec()
+    del spec.methods[:]
+    grouping = method_pb2.FeatureGrouping(slic=method_pb2.SlicGrouping(segments=6), shared=True)
+    spec.methods.add().feature_permutation.CopyFrom(method_pb2.FeaturePermutation(grouping=grouping))
+    spec.tensors.extend(header for case in range(sent) for header in _background(case))
+    checked = check_spec(spec, Catalog([entry(model(), ModelTraits(background_cases=bundled))]), Limits())
+    assert checked.evaluations == {"feature-permutation": donors * (6 + 1)}
+
+
+def _background(case: int) -> list[tensor_pb2.Tensor]:
+    headers = tensors(prefix=f"donor-{case}-")
+    for header in headers:
+        header.role, header.case_index = tensor_pb2.TENSOR_ROLE_BACKGROUND, case
+    return headers
+
+
 def test_a_model_of_any_size_takes_the_clients_shape_for_its_defaults() -> None:
     spec = good_spec()
     spec.model = "wide"
