@@ -174,15 +174,21 @@ class Conversation:
         before = self._results.get(result.method_key)
         self._results[result.method_key] = result
         self._advance = max(self._advance, (self._ended(), 0))
-        if before is None or before.outcome == explain_pb2.OUTCOME_DRAINED:
+        if result.outcome == explain_pb2.OUTCOME_DRAINED:
+            # What comes for it next is news also where its bytes are the same: it belongs to another result.
+            self._delivered = {key: sha256 for key, sha256 in self._delivered.items() if key[0] != result.method_key}
+        # A resumed call tells the results of ended methods again; only one that ended otherwise is news.
+        if before is None or before.outcome != result.outcome:
             yield result
 
     def _take_record(self, record: explain_pb2.ExplanationRecord) -> Iterator[Event]:
         self._check_digests(record)
         drained = any(result.outcome == explain_pb2.OUTCOME_DRAINED for result in self._results.values())
-        if drained and self._checkpoint and self._policy.attempts > 0:
-            # The server is going away and another goes on from the checkpoint: this record is not the last.
+        if drained and self._policy.attempts > 0:
+            # The server is going away; another goes on, from the checkpoint if there is one: this record is not the last.
             return
+        # A drained call may have sent maps that the one which went on has not: a coverage, for example.
+        self._maps = {key: received for key, received in self._maps.items() if key in self._in_call}
         self._record = record
         yield record
 

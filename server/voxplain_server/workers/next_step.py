@@ -80,8 +80,7 @@ def _gradient_step(run: MethodRun, moment: Moment) -> Step:
     if stopping is None:
         return Step(Action.ATTRIBUTE) if run.asked is None else WAIT
     if run.asked is None:
-        outcome = stopping.outcome if run.interrupted else explain_pb2.OUTCOME_SKIPPED
-        return Step(Action.FINISH, Ending(outcome, stopping.reason, stopping.description))
+        return Step(Action.FINISH, _without_map(stopping))
     return WAIT if run.interrupted else Step(Action.INTERRUPT)
 
 
@@ -100,10 +99,16 @@ def _perturbation_step(run: MethodRun, moment: Moment) -> Step:
             return WAIT
         if desk.blocks_done:
             return Step(Action.ESTIMATE, moment.stopping, worker_pb2.WANT_FINAL)
-        stopping = moment.stopping
-        return Step(Action.FINISH, Ending(explain_pb2.OUTCOME_SKIPPED, stopping.reason, stopping.description))
+        return Step(Action.FINISH, _without_map(moment.stopping))
     want = _early_look(run, moment)
     return WAIT if want is None else Step(Action.ESTIMATE, want=want)
+
+
+def _without_map(stopping: Ending) -> Ending:
+    """How a method ends that has nothing to deliver. A drained one stays DRAINED: another server is to begin it."""
+    if stopping.outcome == explain_pb2.OUTCOME_DRAINED:
+        return stopping
+    return Ending(explain_pb2.OUTCOME_SKIPPED, stopping.reason, stopping.description)
 
 
 def _early_look(run: MethodRun, moment: Moment) -> worker_pb2.Want.ValueType | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from voxplain.v1 import explain_pb2
 from voxplain.worker.v1 import worker_pb2
 from voxplain_server.workers.method_run import Ending, MethodRun
@@ -12,6 +13,7 @@ from voxplain_server.workers.next_step import WAIT, Action, Moment, next_step
 CALM = Moment(now=100.0, stopping=None, blocks_out=False, snapshot_pause_s=None, estimate_pause_s=1e9)
 DEADLINE = Ending(explain_pb2.OUTCOME_DEADLINE, "SOFT_DEADLINE")
 LATE = replace(CALM, stopping=DEADLINE)
+DRAINED = replace(CALM, stopping=Ending(explain_pb2.OUTCOME_DRAINED, "SHUTTING_DOWN"))
 SKIPPED = explain_pb2.OUTCOME_SKIPPED
 
 
@@ -39,7 +41,7 @@ def test_a_gradient_method_is_attributed_once() -> None:
     assert next_step(run, CALM) == WAIT
 
 
-def test_a_gradient_method_under_way_is_interrupted_at_the_deadline_and_then_told_so() -> None:
+def test_a_gradient_method_under_way_is_interrupted_at_the_deadline_and_without_a_map_it_is_skipped() -> None:
     run = gradient()
     run.asked = worker_pb2.WANT_FINAL
     assert next_step(run, LATE).action is Action.INTERRUPT
@@ -48,13 +50,19 @@ def test_a_gradient_method_under_way_is_interrupted_at_the_deadline_and_then_tol
     run.asked = None
     ending = next_step(run, LATE).ending
     assert ending is not None
-    assert ending.outcome == explain_pb2.OUTCOME_DEADLINE
+    assert (ending.outcome, ending.reason) == (SKIPPED, "SOFT_DEADLINE")
 
 
 def test_a_gradient_method_that_has_not_begun_is_skipped_at_the_deadline() -> None:
     ending = next_step(gradient(), LATE).ending
     assert ending is not None
     assert (ending.outcome, ending.reason) == (SKIPPED, "SOFT_DEADLINE")
+
+
+@pytest.mark.parametrize("run", [gradient(), perturbation()], ids=["gradient", "perturbation"])
+def test_a_method_that_has_not_begun_is_drained_and_not_skipped(run: MethodRun) -> None:
+    step = next_step(run, DRAINED)
+    assert (step.action, step.ending) == (Action.FINISH, DRAINED.stopping)
 
 
 def test_a_gradient_method_that_exceeds_the_budget_is_skipped() -> None:
