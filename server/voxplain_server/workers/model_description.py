@@ -5,7 +5,7 @@ from __future__ import annotations
 from voxplain.v1 import catalog_pb2, explain_pb2
 
 from voxplain_server.methods import all_methods
-from voxplain_server.methods.method import Method
+from voxplain_server.methods.method import DonorMethod, Method
 from voxplain_server.models.cautions import describe_cautions
 from voxplain_server.models.fit import describe_fit
 from voxplain_server.models.model import Model, OutputKind
@@ -59,9 +59,11 @@ def describe_model(model: Model, traits: ModelTraits) -> catalog_pb2.Model:
 
 def _availability(method: Method, model: Model, traits: ModelTraits) -> catalog_pb2.MethodAvailability:
     remarks = method.remarks(method.defaults(model), model, traits)
+    # A request may bring what is lacking; the model alone does not do.
+    lacks_donors = isinstance(method, DonorMethod) and not traits.background_cases
     return catalog_pb2.MethodAvailability(
         method=method.name,
-        available=not any(remark.fatal for remark in remarks),
+        available=not lacks_donors and not any(remark.fatal for remark in remarks),
         reasons=[explain_pb2.Caution(code=remark.reason, description=remark.message) for remark in remarks],
     )
 
