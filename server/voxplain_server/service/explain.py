@@ -115,7 +115,9 @@ class _Call:
         self._runner = runner
         self._observer = observer
         self._places = lay_out(checked.spec.tensors)
-        self._outlet = Outlet(context, stall_seconds=limits.send_stall_seconds, observer=observer)
+        self._outlet = Outlet(
+            context, stall_seconds=limits.send_stall_seconds, observer=observer, freshen=self._freshen
+        )
         self._upload = Upload(context, self._places, limits=limits, observer=observer)
         self._finished: set[str] = set()
         self._methods = {method.key: _method_name(method.WhichOneof("method")) for method in checked.spec.methods}
@@ -161,7 +163,7 @@ class _Call:
         await self._outlet.send(explain_pb2.ExplainResponse(accepted=self._accepted()))
         try:
             async with asyncio.TaskGroup() as tasks:
-                telling = tasks.create_task(self._outlet.keep_telling(self._freshen))
+                telling = tasks.create_task(self._outlet.keep_telling())
                 await self._upload.receive()
                 watching = tasks.create_task(self._upload.watch_the_rest())
                 await self._compute()

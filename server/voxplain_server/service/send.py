@@ -29,16 +29,25 @@ class Outlet:
         context: the call.
         stall_seconds: how long a client may leave one message unread.
         observer: told of bytes of maps.
+        freshen: fills into a Progress what the front knows better than whoever computes.
 
     Attributes:
         progress: where the work stands; repeated by `keep_telling` when nothing newer comes.
         bytes_sent: bytes of maps that are out.
     """
 
-    def __init__(self, context: Context, *, stall_seconds: float, observer: CallObserver) -> None:
+    def __init__(
+        self,
+        context: Context,
+        *,
+        stall_seconds: float,
+        observer: CallObserver,
+        freshen: Callable[[explain_pb2.Progress], None],
+    ) -> None:
         self._context = context
         self._stall_seconds = stall_seconds
         self._observer = observer
+        self._freshen = freshen
         self._lock = asyncio.Lock()
         self._closed = False
         self._told = asyncio.get_running_loop().time()
@@ -59,6 +68,7 @@ class Outlet:
     async def send_progress(self, progress: explain_pb2.Progress) -> None:
         """Send where the work stands, now."""
         self.progress = progress
+        self._freshen(progress)
         self._told = asyncio.get_running_loop().time()
         await self.send(explain_pb2.ExplainResponse(progress=progress))
         # A checkpoint goes out once.
@@ -82,12 +92,8 @@ class Outlet:
         finally:
             os.close(ready.memory)
 
-    async def keep_telling(self, freshen: Callable[[explain_pb2.Progress], None]) -> None:
-        """Repeat the last Progress whenever none went out for a second; until cancelled, or the last event is out.
-
-        Args:
-            freshen: fills into a Progress what has changed since.
-        """
+    async def keep_telling(self) -> None:
+        """Repeat the last Progress whenever none went out for a while; until cancelled, or the last event is out."""
         loop = asyncio.get_running_loop()
         while not self._closed:
             await asyncio.sleep(_TICK_SECONDS)
@@ -97,7 +103,7 @@ class Outlet:
                 if self._closed:
                     return
                 self._told = loop.time()
-                freshen(self.progress)
+                self._freshen(self.progress)
                 await self._write(explain_pb2.ExplainResponse(progress=self.progress).SerializeToString())
 
     async def _write(self, message: bytes) -> None:

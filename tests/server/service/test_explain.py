@@ -112,6 +112,14 @@ async def test_progress_is_repeated_while_the_runner_is_silent() -> None:
         assert [each.checkpoint for each in told].count(b"once") == 1
 
 
+async def test_progress_of_the_runner_tells_of_bytes_too() -> None:
+    async with running_front() as front:
+        told = [each.progress for each in await front.explain() if each.WhichOneof("event") == "progress"]
+        preparing = [each for each in told if each.stage == explain_pb2.Progress.STAGE_PREPARING]
+        assert preparing
+        assert {(each.bytes_received, each.bytes_total) for each in preparing} == {(960, 960)}
+
+
 async def test_several_calls_share_nothing() -> None:
     async with running_front(workers=4) as front:
         cases = [payload(seed) for seed in range(4)]
