@@ -15,8 +15,9 @@ from voxplain_server.service.receive import Context
 from voxplain_server.workers.job import MapReady
 from voxplain_server.workers.memory import map_memory
 
-PROGRESS_SECONDS = 1.0
-_TICK_SECONDS = 0.2
+PROGRESS_SECONDS = 0.7
+TICK_SECONDS = 0.2
+"""A Progress is due within a second of the last: the silence allowed and the tick that finds it stay below, with room to send."""
 
 
 class Outlet:
@@ -96,7 +97,7 @@ class Outlet:
         """Repeat the last Progress whenever none went out for a while; until cancelled, or the last event is out."""
         loop = asyncio.get_running_loop()
         while not self._closed:
-            await asyncio.sleep(_TICK_SECONDS)
+            await asyncio.sleep(TICK_SECONDS)
             if loop.time() - self._told < PROGRESS_SECONDS:
                 continue
             async with self._lock:
