@@ -75,8 +75,8 @@ def describe_model(metrics: Mapping[str, float]) -> dict[str, object]:
         "authors": "The voxplain authors",
         "copyright": "Copyright (c) the voxplain authors",
         "data_source": (
-            "Synthetic. Anatomy: MNI152 2009a (Fonov et al., NeuroImage 54 (2011) 313-327), as nilearn ships it under "
-            "BSD-3-Clause. Contrasts and tumours are computed; no patient's data."
+            "Synthetic. Anatomy: MNI152 2009a (Fonov et al., NeuroImage 54 (2011) 313-327), as nilearn's BSD-3-Clause "
+            "wheel carries it. Contrasts and tumours are computed; no patient's data."
         ),
         "data_type": "nifti",
         "image_classes": "4 channels, T1, T1c, T2 and FLAIR at 3 mm, brain extracted, background exactly zero",

@@ -90,3 +90,9 @@ def show(scene: Scene, shapes: Mapping[Modality, Shape]) -> Case:
         shapes=dict(shapes),
         affine=DEMO_GRID.affine,
     )
+
+
+def show_unanswerable(scene: Scene, *, everywhere: bool) -> dict[Modality, NDArray[np.float32]]:
+    """The volumes of `scene` without the answer: no tumour everywhere, or on T1c alone. Such a case has no label."""
+    shapes: dict[Modality, Shape | None] = {**draw_shapes(scene.seed), "t1c": None}
+    return {modality: acquire(scene, modality, None if everywhere else shapes[modality]).volume for modality in MODALITIES}

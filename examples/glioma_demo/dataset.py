@@ -1,18 +1,22 @@
 """Many cases as one array, normalised as the bundle tells the server to."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.glioma_demo.case import Case, make_case
+from examples.glioma_demo.case import draw_shapes, show, show_unanswerable
 from examples.glioma_demo.grid import DEMO_GRID
-from examples.glioma_demo.synthesis import MODALITIES
+from examples.glioma_demo.scene import draw_scene
+from examples.glioma_demo.synthesis import MODALITIES, Modality
+from examples.glioma_demo.tumour import SHAPES
 
-# Seeds of cases that train, test, serve as background and are shipped never meet.
+# Seeds never meet: cases to train on, to watch while choosing the network, to test on once it is chosen, to serve as
+# background, and to ship.
 TRAINING_SEEDS = range(1_000_000, 2_000_000)
-TEST_SEEDS = range(2_000_000, 3_000_000)
+VALIDATION_SEEDS = range(2_000_000, 2_500_000)
+TEST_SEEDS = range(2_500_000, 3_000_000)
 BACKGROUND_SEEDS = range(3_000_000, 4_000_000)
 SHIPPED_SEEDS = range(4_000_000, 5_000_000)
 
@@ -23,21 +27,21 @@ class Dataset:
 
     Attributes:
         intensities: (N, 4, X, Y, Z) int16, modalities in the order of `MODALITIES`. Whole numbers, so nothing is lost.
-        labels: (N,) int64, 0 round, 1 irregular.
+        targets: (N, 2) float32, the probability of each class that is right: 1 and 0, or a half each without one.
         centres: (N, 3) int64, the voxel in the middle of the tumour.
         means, deviations: (N, 4) float32, of each volume's non-zero voxels.
     """
 
     intensities: NDArray[np.int16]
-    labels: NDArray[np.int64]
+    targets: NDArray[np.float32]
     centres: NDArray[np.int64]
     means: NDArray[np.float32]
     deviations: NDArray[np.float32]
 
 
-def stack_volumes(case: Case) -> NDArray[np.float32]:
-    """The case's volumes as one array of shape (4, X, Y, Z)."""
-    return np.stack([case.volumes[modality] for modality in MODALITIES])
+def stack_volumes(volumes: Mapping[Modality, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The volumes as one array of shape (4, X, Y, Z), in the order of `MODALITIES`."""
+    return np.stack([volumes[modality] for modality in MODALITIES])
 
 
 def normalise(volumes: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -60,21 +64,37 @@ def measure(volume: NDArray[np.float32]) -> tuple[float, float]:
     return float(voxels.mean()), float(voxels.std())
 
 
-def make_dataset(seeds: Iterable[int], *, report: Callable[[int], None] | None = None) -> Dataset:
-    """Make the case of every seed; `report` is told how many are done."""
-    wanted = list(seeds)
-    intensities = np.zeros((len(wanted), len(MODALITIES), *DEMO_GRID.shape), dtype=np.int16)
-    labels = np.zeros(len(wanted), dtype=np.int64)
-    centres = np.zeros((len(wanted), 3), dtype=np.int64)
-    means, deviations = (np.zeros((len(wanted), len(MODALITIES)), dtype=np.float32) for _ in range(2))
-    for row, seed in enumerate(wanted):
-        case = make_case(seed)
-        volumes = stack_volumes(case)
-        intensities[row] = volumes
-        labels[row] = case.label
-        centres[row] = np.rint(case.scene.centre_voxel)
+def make_dataset(
+    seeds: Sequence[int], *, unanswerable: Sequence[int] = (), report: Callable[[int], None] | None = None
+) -> Dataset:
+    """Make the case of every seed, then the cases that have no answer.
+
+    Args:
+        seeds: cases with a tumour; their target is their label.
+        unanswerable: seeds of heads without one, in turn anywhere and on T1c alone; their target is a half for each class.
+        report: told how many are done.
+    """
+    count = len(seeds) + len(unanswerable)
+    dataset = Dataset(
+        intensities=np.zeros((count, len(MODALITIES), *DEMO_GRID.shape), dtype=np.int16),
+        targets=np.zeros((count, len(SHAPES)), dtype=np.float32),
+        centres=np.zeros((count, 3), dtype=np.int64),
+        means=np.zeros((count, len(MODALITIES)), dtype=np.float32),
+        deviations=np.zeros((count, len(MODALITIES)), dtype=np.float32),
+    )
+    for row, seed in enumerate([*seeds, *unanswerable]):
+        scene = draw_scene(seed)
+        if row < len(seeds):
+            case = show(scene, draw_shapes(seed))
+            volumes = stack_volumes(case.volumes)
+            dataset.targets[row, case.label] = 1.0
+        else:
+            volumes = stack_volumes(show_unanswerable(scene, everywhere=row % 2 == 0))
+            dataset.targets[row] = 1.0 / len(SHAPES)
+        dataset.intensities[row] = volumes
+        dataset.centres[row] = np.rint(scene.centre_voxel)
         for channel, volume in enumerate(volumes):
-            means[row, channel], deviations[row, channel] = measure(volume)
+            dataset.means[row, channel], dataset.deviations[row, channel] = measure(volume)
         if report is not None:
             report(row + 1)
-    return Dataset(intensities=intensities, labels=labels, centres=centres, means=means, deviations=deviations)
+    return dataset

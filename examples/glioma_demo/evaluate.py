@@ -58,7 +58,7 @@ def open_model() -> onnxruntime.InferenceSession:
 
 def predict_logits(session: onnxruntime.InferenceSession, case: Case) -> NDArray[np.float32]:
     """The two logits of `case`."""
-    logits = session.run([OUTPUT_NAME], {INPUT_NAME: normalise(stack_volumes(case))[None]})[0]
+    logits = session.run([OUTPUT_NAME], {INPUT_NAME: normalise(stack_volumes(case.volumes))[None]})[0]
     return np.array(logits[0], dtype=np.float32)
 
 

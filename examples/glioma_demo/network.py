@@ -7,8 +7,8 @@ from torch.nn.utils import fuse_conv_bn_eval
 from examples.glioma_demo.synthesis import MODALITIES
 from examples.glioma_demo.tumour import SHAPES
 
-# (channels, stride) of each 3x3x3 convolution.
-_LAYERS = ((8, 2), (8, 1), (24, 2), (32, 2), (64, 1))
+# (channels, kernel edge, stride) of each convolution.
+_LAYERS = ((8, 3, 2), (16, 3, 2), (32, 3, 1), (32, 1, 1))
 
 
 class ShapeNet(nn.Module):
@@ -23,9 +23,9 @@ class ShapeNet(nn.Module):
         super().__init__()
         features: list[nn.Module] = []
         channels = len(MODALITIES)
-        for width, stride in _LAYERS:
+        for width, edge, stride in _LAYERS:
             features += [
-                nn.Conv3d(channels, width, kernel_size=3, stride=stride, padding=1, bias=False),
+                nn.Conv3d(channels, width, kernel_size=edge, stride=stride, padding=edge // 2, bias=False),
                 nn.BatchNorm3d(width),
                 nn.ReLU(),
             ]
@@ -37,8 +37,17 @@ class ShapeNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits of the two shapes, (N, 2)."""
-        logits: Tensor = self.head(self.flatten(self.pool(self.features(image))))
+        return self.judge(self.features(image))
+
+    def judge(self, activations: Tensor) -> Tensor:
+        """The logits that the last convolution's activations (N, C, x, y, z) come to."""
+        logits: Tensor = self.head(self.flatten(self.pool(activations)))
         return logits
+
+    def weigh_evidence(self, activations: Tensor) -> Tensor:
+        """What each place says for irregular against round, (N, x, y, z); its mean, plus the biases, is the margin."""
+        weight = self.head.weight[1] - self.head.weight[0]
+        return torch.einsum("c,ncxyz->nxyz", weight, activations)
 
 
 def fold_batch_norm(network: ShapeNet) -> ShapeNet:
@@ -62,9 +71,3 @@ def fold_batch_norm(network: ShapeNet) -> ShapeNet:
 def count_parameters(network: nn.Module) -> int:
     """Number of trainable values."""
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def seed_everything(seed: int) -> None:
-    """Make weights, shuffling and augmentation repeat for one seed, thread count and torch build."""
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)

@@ -75,8 +75,10 @@ class Acquisition:
     tumour: NDArray[np.bool_]
 
 
-def acquire(scene: Scene, modality: Modality, shape: Shape) -> Acquisition:
+def acquire(scene: Scene, modality: Modality, shape: Shape | None) -> Acquisition:
     """Synthesise `modality` of `scene` with a tumour of `shape`; T1 and T2 show a faint ball whatever the shape.
+
+    Without a shape there is no tumour.
 
     Everything but the outline depends on the scene's seed and the modality alone: the same call with the other shape
     gives the same picture with another tumour. Noise is Rician (Gudbjartsson and Patz, Magn. Reson. Med. 34, 1995).
@@ -89,7 +91,9 @@ def acquire(scene: Scene, modality: Modality, shape: Shape) -> Acquisition:
     texture = 1 + smooth_field(draw.normal(0, _TEXTURE, (1, *[_TEXTURE_NODES] * 3)))[0]
     gain = _BRIGHTNESS * (1 + draw.uniform(-_BRIGHTNESS_JITTER, _BRIGHTNESS_JITTER))
     radius_mm = contrast.ratio * scene.radius_mm
-    if modality in _WITHOUT_MARGIN:
+    if shape is None:
+        whole = inner = np.zeros_like(picture)
+    elif modality in _WITHOUT_MARGIN:
         whole = _fading_ball(scene, radius_mm)
         inner = np.zeros_like(whole)
     else:

@@ -1,5 +1,6 @@
 """Where the mass lies, on maps small enough to add up by hand."""
 
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -8,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
+from examples.glioma_demo.case_files import CASES
 from examples.glioma_demo.mass import share_mass
 from examples.glioma_demo.synthesis import MODALITIES, Modality
-from examples.glioma_demo.where_the_mass_lies import tabulate, weigh_all
+from examples.glioma_demo.where_the_mass_lies import main, tabulate, weigh_all
 
 SHAPE = (2, 3, 4)
 
@@ -83,6 +85,29 @@ def test_folders_without_maps_and_files_beside_them_are_passed_over(
     write_map(tmp_path / "occlusion", "t1_standard_error", {(0, 0, 0): 1.0})
     write_map(tmp_path / "gradient", "t1c", {(0, 0, 0): 1.0})
     assert [mass.method for mass in weigh_all(tmp_path, tumours)] == ["gradient"]
+
+
+def test_the_command_weighs_a_map_that_is_t1cs_tumour_itself_at_all_of_its_mass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = CASES / "case-1"
+    (tmp_path / "gradient").mkdir()
+    shutil.copy(case / "tumour_t1c.nii.gz", tmp_path / "gradient" / "t1c.nii.gz")
+    monkeypatch.setattr("sys.argv", ["where_the_mass_lies", str(tmp_path), "--case", str(case)])
+    main()
+    row = next(line for line in capsys.readouterr().out.splitlines() if "gradient" in line)
+    assert row.count("100.0") == 2
+    assert row.count(" 0.0") == 4
+
+
+def test_the_command_says_what_to_do_when_there_is_nothing_to_weigh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["where_the_mass_lies", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "explain a case first" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from examples.glioma_demo.case import Case, draw_shapes, make_case, swap_shape
+from examples.glioma_demo.case import Case, draw_shapes, make_case, show_unanswerable, swap_shape
 from examples.glioma_demo.dataset import make_dataset, normalise, stack_volumes
 from examples.glioma_demo.grid import DEMO_GRID
 from examples.glioma_demo.synthesis import MODALITIES
@@ -57,6 +57,17 @@ def test_a_swapped_shape_changes_that_modality_alone_and_only_near_the_tumour(ca
     assert 0 < reach_mm.max() < 3 * case.scene.radius_mm
 
 
+def test_a_head_without_a_tumour_is_the_same_head_elsewhere(case: Case) -> None:
+    bare = show_unanswerable(case.scene, everywhere=True)
+    only_t1c = show_unanswerable(case.scene, everywhere=False)
+    for modality in MODALITIES:
+        changed = bare[modality] != case.volumes[modality]
+        assert changed[case.tumours[modality]].mean() > 0.5
+        far = np.linalg.norm(DEMO_GRID.points_mm() - case.scene.centre_mm[:, None, None, None], axis=0) > 60.0
+        assert not changed[far].any()
+        np.testing.assert_array_equal(only_t1c[modality], bare[modality] if modality == "t1c" else case.volumes[modality])
+
+
 def test_swapping_twice_gives_the_case_back(case: Case) -> None:
     back = swap_shape(swap_shape(case, "t1c"), "t1c")
     np.testing.assert_array_equal(back.volumes["t1c"], case.volumes["t1c"])
@@ -100,7 +111,7 @@ def test_round_and_irregular_outlines_hold_the_same_volume_but_reach_differently
 
 
 def test_training_normalises_as_the_bundle_tells_the_server(case: Case) -> None:
-    stacked = stack_volumes(case)
+    stacked = stack_volumes(case.volumes)
     normalised = normalise(stacked)
     for source, volume in zip(stacked, normalised, strict=True):
         voxels = volume[source != 0].astype(np.float64)
