@@ -24,6 +24,7 @@ from voxplain_server.service.spec_fields import check_declared_bytes, check_fiel
 from voxplain_server.service.spec_references import check_references
 from voxplain_server.settings import Limits
 from voxplain_server.workers.catalog import Catalog, CatalogEntry
+from voxplain_server.workers.execution import differences, resolve_execution
 
 BACKWARD_COST = 3.0
 """A gradient pass takes about three times as long as an evaluation: one forward and twice that backward."""
@@ -81,12 +82,17 @@ def check_spec(spec: explain_pb2.ExplainSpec, catalog: Catalog, limits: Limits) 
     return CheckedSpec(
         entry=entry,
         spec=resolved,
-        cautions=(*describe_cautions(case.cautions), *resolver.cautions),
+        cautions=(*describe_cautions(case.cautions), *_cautions_of_execution(resolved, entry), *resolver.cautions),
         evaluations=resolver.evaluations,
         features=resolver.features,
         estimated_seconds=resolver.estimated_seconds,
         reserved_bytes=reserved_bytes(resolved, grids),
     )
+
+
+def _cautions_of_execution(spec: explain_pb2.ExplainSpec, entry: CatalogEntry) -> list[explain_pb2.Caution]:
+    threads = entry.description.execution.threads_per_worker
+    return differences(spec.execution, resolve_execution(entry.model, spec, engine=entry.engine, threads=threads))
 
 
 def _fill_target(target: explain_pb2.Target, model: Model) -> None:

@@ -17,7 +17,7 @@ from voxplain_server.workers.memory import map_memory
 
 PROGRESS_SECONDS = 0.7
 TICK_SECONDS = 0.2
-"""A Progress is due within a second of the last: the silence allowed and the tick that finds it stay below, with room to send."""
+"""A Progress is due within a second of the last: the silence allowed and the tick that finds it stay below, with room left."""
 
 
 class Outlet:

@@ -60,6 +60,7 @@ def entry(described: Model, traits: ModelTraits | None = None) -> CatalogEntry:
     """Its entry; by default a twin without ReLU, so that guided-backprop does not work."""
     traits = traits or ModelTraits(twin_parity=0.0, has_relu=False, evaluation_seconds=0.01)
     told = catalog_pb2.Model(name=described.name, version=described.version, digest=described.digest)
+    told.execution.threads_per_worker = 2
     return CatalogEntry(model=described, traits=traits, description=told, engine="onnxruntime-cpu")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from voxplain.v1 import explain_pb2, method_pb2, tensor_pb2
@@ -104,6 +105,24 @@ def test_time_is_estimated_for_the_voxels_of_the_case(shape: tuple[int, ...], se
     assert evaluations > 1
     assert checked.estimated_seconds["occlusion"] == pytest.approx(seconds * evaluations)
     assert checked.estimated_seconds["gradient"] == pytest.approx(3 * seconds)
+
+
+@pytest.mark.parametrize(
+    ("pinned", "named"),
+    [
+        ({}, None),
+        ({"engine": "onnxruntime-cpu", "threads_per_worker": 2, "batch_size": 3, "block_size": 9}, None),
+        ({"engine": "onnxruntime-cuda"}, "engine"),
+        ({"threads_per_worker": 7}, "threads_per_worker"),
+        ({"batch_size": 10**6, "threads_per_worker": 7}, "threads_per_worker, batch_size"),
+    ],
+)
+def test_what_cannot_be_as_pinned_is_said_before_a_byte_comes(pinned: dict[str, Any], named: str | None) -> None:
+    spec = good_spec()
+    spec.execution.CopyFrom(explain_pb2.Execution(**pinned))
+    cautions = check_spec(spec, catalogue(), Limits()).cautions
+    told = [each.description for each in cautions if each.code == "EXECUTION_DIFFERS"]
+    assert [each.partition(" cannot")[0] for each in told] == ([] if named is None else [named])
 
 
 def test_maps_are_reserved_as_far_as_they_may_wait() -> None:
