@@ -21,7 +21,7 @@ from voxplain_server.models.target_check import check_target, supported_scales
 from voxplain_server.models.traits import ModelTraits
 from voxplain_server.service.reservation import reserved_bytes
 from voxplain_server.service.spec_fields import check_declared_bytes, check_fields
-from voxplain_server.service.spec_references import check_references
+from voxplain_server.service.spec_references import check_references, describe_unused
 from voxplain_server.settings import Limits
 from voxplain_server.workers.catalog import Catalog, CatalogEntry
 from voxplain_server.workers.execution import differences, resolve_execution
@@ -82,7 +82,12 @@ def check_spec(spec: explain_pb2.ExplainSpec, catalog: Catalog, limits: Limits) 
     return CheckedSpec(
         entry=entry,
         spec=resolved,
-        cautions=(*describe_cautions(case.cautions), *_cautions_of_execution(resolved, entry), *resolver.cautions),
+        cautions=(
+            *describe_cautions(case.cautions),
+            *describe_unused(resolved, case),
+            *_cautions_of_execution(resolved, entry),
+            *resolver.cautions,
+        ),
         evaluations=resolver.evaluations,
         features=resolver.features,
         estimated_seconds=resolver.estimated_seconds,

@@ -1,4 +1,4 @@
-"""Whether the tensors that methods refer to were declared."""
+"""Whether the tensors that methods refer to were declared, and whether those declared are referred to."""
 
 from __future__ import annotations
 
@@ -34,6 +34,25 @@ def check_references(spec: explain_pb2.ExplainSpec, case: CasePlan, *, bundle_ca
             elif isinstance(message_below, method_pb2.LabelMapGrouping) and not case.labels:
                 message = "send one tensor with the role LABELS for all modalities, or one for each"
                 raise InvalidSpec("LABEL_TENSORS_MISSING", message, field=path)
+
+
+def describe_unused(spec: explain_pb2.ExplainSpec, case: CasePlan) -> list[explain_pb2.Caution]:
+    """A caution TENSOR_UNUSED for each role of which tensors were declared and nothing of the resolved spec reads them."""
+    below = [message for index, method in enumerate(spec.methods) for _, message in _messages(method, f"methods[{index}]")]
+    kinds = {each.WhichOneof("kind") for each in below if isinstance(each, method_pb2.Baseline)}
+    donors = any(method.HasField("feature_permutation") for method in spec.methods)
+    labels = any(isinstance(each, method_pb2.LabelMapGrouping) for each in below)
+    by_role = (
+        ("BASELINE", bool(case.baseline), "client" in kinds, "set `client` as the baseline of a method that has one"),
+        ("LABELS", bool(case.labels), labels, "set `label_map` as the grouping of a method that has one"),
+        ("BACKGROUND", bool(case.background), donors or "background" in kinds, "ask for feature-permutation"),
+        ("MASK", case.mask is not None, bool(spec.target.region.mask_tensor_id), "name it in the target's region"),
+    )
+    return [
+        explain_pb2.Caution(code="TENSOR_UNUSED", description=f"no method reads the tensors with the role {role}: {remedy}")
+        for role, sent, read, remedy in by_role
+        if sent and not read
+    ]
 
 
 def _check_baseline(baseline: method_pb2.Baseline, path: str, *, sent: bool, cases: int) -> None:
