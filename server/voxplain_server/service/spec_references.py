@@ -20,7 +20,7 @@ def check_references(spec: explain_pb2.ExplainSpec, case: CasePlan, *, bundle_ca
         bundle_cases: background cases that the bundle holds.
 
     Raises:
-        InvalidSpec: BASELINE_TENSORS_MISSING, LABEL_TENSORS_MISSING or BACKGROUND_CASE_MISSING.
+        InvalidSpec: BASELINE_TENSORS_MISSING, LABEL_TENSORS_MISSING, LABELS_PER_MODALITY or BACKGROUND_CASE_MISSING.
         UnsupportedByModel: NO_DONORS.
     """
     cases = len(case.background) or bundle_cases
@@ -31,9 +31,8 @@ def check_references(spec: explain_pb2.ExplainSpec, case: CasePlan, *, bundle_ca
         for path, message_below in _messages(method, f"methods[{index}]"):
             if isinstance(message_below, method_pb2.Baseline):
                 _check_baseline(message_below, path, sent=bool(case.baseline), cases=cases)
-            elif isinstance(message_below, method_pb2.LabelMapGrouping) and not case.labels:
-                message = "send one tensor with the role LABELS for all modalities, or one for each"
-                raise InvalidSpec("LABEL_TENSORS_MISSING", message, field=path)
+            elif isinstance(message_below, method_pb2.FeatureGrouping) and message_below.HasField("label_map"):
+                _check_labels(message_below, path, sent=len(case.labels))
 
 
 def describe_unused(spec: explain_pb2.ExplainSpec, case: CasePlan) -> list[explain_pb2.Caution]:
@@ -53,6 +52,15 @@ def describe_unused(spec: explain_pb2.ExplainSpec, case: CasePlan) -> list[expla
         for role, sent, read, remedy in by_role
         if sent and not read
     ]
+
+
+def _check_labels(grouping: method_pb2.FeatureGrouping, path: str, *, sent: int) -> None:
+    if not sent:
+        message = "send one tensor with the role LABELS for all modalities, or one for each"
+        raise InvalidSpec("LABEL_TENSORS_MISSING", message, field=f"{path}.label_map")
+    if grouping.shared and sent > 1:
+        message = "a shared grouping needs one label map without modality; send one, or set `shared` to false"
+        raise InvalidSpec("LABELS_PER_MODALITY", message, field=f"{path}.shared")
 
 
 def _check_baseline(baseline: method_pb2.Baseline, path: str, *, sent: bool, cases: int) -> None:

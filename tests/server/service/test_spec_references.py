@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from voxplain.errors import InvalidSpec
 from voxplain.v1 import explain_pb2, method_pb2, tensor_pb2
 from voxplain_server.models.model import OutputKind
 from voxplain_server.service.check_spec import check_spec
@@ -69,3 +70,30 @@ def test_background_cases_may_be_read_as_a_baseline() -> None:
     spec.methods[-1].occlusion.fill.background.SetInParent()
     spec.target.class_ref.index = 1
     assert "TENSOR_UNUSED" not in {each.code for each in check_spec(spec, segmentation(), Limits()).cautions}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_labels_for_each_modality_are_refused_for_a_shared_grouping_before_they_are_sent(named: bool) -> None:
+    """Also where `shared` is the method's default, as it is for kernel-shap."""
+    spec = good_spec()
+    spec.target.class_ref.index = 1
+    declare(spec, LABELS)
+    spec.methods.add().kernel_shap.grouping.label_map.SetInParent()
+    if named:
+        spec.methods[-1].kernel_shap.grouping.shared = True
+    with pytest.raises(InvalidSpec) as refused:
+        check_spec(spec, segmentation(), Limits())
+    assert (refused.value.reason, refused.value.field) == ("LABELS_PER_MODALITY", "methods[1].kernel_shap.grouping.shared")
+    spec.methods[-1].kernel_shap.grouping.shared = False
+    assert check_spec(spec, segmentation(), Limits()).evaluations["kernel-shap"] > 0
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_one_label_map_for_all_modalities_serves_shared_and_separate_groupings(shared: bool) -> None:
+    spec = good_spec()
+    spec.target.class_ref.index = 1
+    declare(spec, LABELS)
+    del spec.tensors[-1]
+    spec.tensors[-1].modality = ""
+    spec.methods.add().kernel_shap.grouping.CopyFrom(grouped(shared=shared))
+    assert check_spec(spec, segmentation(), Limits()).evaluations["kernel-shap"] > 0
