@@ -118,6 +118,8 @@ def describe_model(metrics: Mapping[str, float]) -> dict[str, object]:
             "orientation": {INPUT_NAME: "RAS"},
             "spacing": {INPUT_NAME: {"mm": [DEMO_GRID.spacing_mm] * 3, "tolerance": 0.05}},
             "normalisation": {INPUT_NAME: "nonzero-zscore"},
+            # The graph ends in logits; with this the server can also tell probabilities.
+            "output": {"activation": "softmax"},
             "decision_threshold": 0.5,
             "grouping_modality": "t1c",
             "background_cases": {"declaration": "synthetic", "cases": background},
