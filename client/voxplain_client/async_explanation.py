@@ -96,10 +96,12 @@ class AsyncExplanation:
                     yield event
         finally:
             self._call.cancel()
+            # A call that ended without an answer does not end the task that waits for one.
+            answered.set()
 
     async def _messages(self, answered: asyncio.Event) -> AsyncIterator[bytes]:
-        """The spec, and once the server has accepted it the chunks: grpc.aio loses the status of a call that is refused while
-        it writes."""
+        """The spec, and once the server has accepted it the chunks: grpc.aio may lose the status of a call that ends while it
+        writes, and most refusals come at the spec."""
         messages = self._conversation.messages()
         yield next(messages)
         await answered.wait()

@@ -9,6 +9,9 @@ from voxplain.errors import ERROR_DOMAIN, ERRORS_BY_CODE, InternalFault, ServerU
 
 _DETAILS_KEY = "grpc-status-details-bin"
 
+# What grpc.aio says, as INTERNAL, when a call ends while it writes: the server's own status is then lost.
+_LOST_WHILE_WRITING = "Internal error from Core"
+
 
 def translate(error: grpc.RpcError) -> VoxplainError:
     """The typed error for a failed call, of the sync or the async stack.
@@ -27,7 +30,8 @@ def translate(error: grpc.RpcError) -> VoxplainError:
 
 def _untyped(code: grpc.StatusCode, text: str, delay_s: float | None) -> VoxplainError:
     # A reset stream comes as UNAVAILABLE, INTERNAL, UNKNOWN or CANCELLED, depending on who reset it.
-    if code is grpc.StatusCode.UNAVAILABLE or "RST_STREAM" in text or "Socket closed" in text:
+    lost = ("RST_STREAM", "Socket closed", _LOST_WHILE_WRITING)
+    if code is grpc.StatusCode.UNAVAILABLE or any(sign in text for sign in lost):
         message = "the server cannot be reached: check its address and that it is running"
         return ServerUnavailable("CONNECTION_LOST", message, retry_after_s=delay_s)
     if code is grpc.StatusCode.UNIMPLEMENTED:

@@ -49,7 +49,7 @@ def make_payload(header: tensor_pb2.Tensor, volume: VolumeLike, *, field: str) -
         field: names the argument in errors, for example `volumes[t1]`.
 
     Raises:
-        InvalidTensor: DTYPE_UNSUPPORTED, RANK_INVALID, LABELS_NOT_INTEGERS or AFFINE_INVALID.
+        InvalidTensor: DTYPE_UNSUPPORTED, RANK_INVALID, LABELS_NOT_INTEGERS, NOT_FINITE (of a mask) or AFFINE_INVALID.
     """
     voxels = volume.voxels if isinstance(volume, Volume) else volume
     affine = volume.geometry.affine if isinstance(volume, Volume) else None
@@ -87,7 +87,9 @@ def _as_labels(voxels: npt.NDArray[Any], field: str) -> npt.NDArray[Any]:
 
 
 def _as_mask(voxels: npt.NDArray[Any], field: str) -> npt.NDArray[Any]:
-    del field
+    # A NaN is not zero, but whoever wrote it did not mean "inside".
+    if voxels.dtype.kind == "f" and not bool(np.all(np.isfinite(voxels))):
+        raise InvalidTensor("NOT_FINITE", "a mask is finite: zero outside, non-zero inside", field=field)
     mask: npt.NDArray[Any] = (voxels != 0).astype(np.uint8)
     return mask
 

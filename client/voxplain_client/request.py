@@ -12,8 +12,8 @@ from voxplain.errors import InvalidSpec
 from voxplain.v1 import explain_pb2, method_pb2, tensor_pb2
 from voxplain.wire import encode_chunks
 
-from voxplain_client.method_names import make_method
 from voxplain_client.payload import Payload, VolumeLike, make_payload
+from voxplain_client.sent_tensors import use_sent_tensors
 from voxplain_client.targets import ScaleName, TargetLike, make_target
 
 _GRIDS = {"input": explain_pb2.GRID_INPUT, "model": explain_pb2.GRID_MODEL}
@@ -38,11 +38,14 @@ class ExplainOptions(TypedDict, total=False):
     scale: ScaleName | None
     """The scale on which the score is explained."""
     labels: VolumeLike | Mapping[str, VolumeLike] | None
-    """Features as whole numbers, 0 for background: one label map shared by all modalities, or one for each."""
+    """Features as whole numbers, 0 for background: one label map shared by all modalities, or one for each. Every method with a
+    grouping takes its features from there, unless it sets a grouping itself."""
     baselines: Mapping[str, VolumeLike] | None
-    """What stands for "absent" in each modality."""
+    """What stands for "absent" in each modality. Every method with a baseline (occlusion: its fill) takes it, unless it sets
+    one itself."""
     background: Sequence[Mapping[str, VolumeLike]]
-    """Other cases, from which feature-permutation takes voxels."""
+    """Other cases, from which feature-permutation takes voxels, and methods that set `baseline.background` their baseline. All
+    other methods leave them unread."""
     mask: VolumeLike | None
     """Region (non-zero = inside) over which a segmentation's score is averaged."""
     seed: int | None
@@ -93,7 +96,7 @@ def build_request(options: ExplainOptions) -> Request:
         InvalidSpec, InvalidTensor: what the server would refuse and can be seen here without it.
     """
     payloads = tuple(_payloads(options))
-    methods = [make_method(method) if isinstance(method, str) else method for method in options["methods"]]
+    methods = [use_sent_tensors(method, [payload.header for payload in payloads]) for method in options["methods"]]
     spec = explain_pb2.ExplainSpec(
         request_id=uuid.uuid4().hex,
         model=options["model"],

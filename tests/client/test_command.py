@@ -100,6 +100,7 @@ def test_every_option_reaches_the_spec(server: ContractServer, tmp_path: Path) -
     assert status == 0
     (spec,) = server.specs
     assert (spec.methods[0].key, list(spec.methods[0].occlusion.window)) == ("big", [3])
+    assert spec.methods[0].occlusion.fill.WhichOneof("kind") == "client"
     assert [term.class_ref.WhichOneof("ref") for term in spec.target.weighted_sum.terms] == ["name", "index"]
     assert spec.target.scale == explain_pb2.SCORE_SCALE_PROBABILITY
     assert spec.target.region.mask_tensor_id == "mask"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
+import numpy as np
 import pytest
 from voxplain.errors import ERRORS_BY_CODE, InternalFault, ModelNotFound, ServerUnavailable, VoxplainError
 from voxplain.volume import Volume
 from voxplain_client import AsyncClient, Client, RetryPolicy
 
-from tests.client.contract_server import Break, ContractServer, status_of
+from tests.client.contract_server import MODALITIES, Break, ContractServer, status_of
 
 NEVER = RetryPolicy(attempts=0)
 
@@ -64,3 +67,32 @@ def test_a_policy_of_no_attempts_raises_a_lost_connection(volumes: dict[str, Vol
     ):
         client.explain(model="fake", volumes=volumes, methods=["gradient"]).result()
     assert raised.value.reason == "CONNECTION_LOST"
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE], ids=lambda code: code.name)
+def test_a_status_lost_while_writing_is_a_lost_connection(code: grpc.StatusCode, volumes: dict[str, Volume]) -> None:
+    broken = Break(after=0, code=code, text="Internal error from Core")
+    with (
+        ContractServer(breaks=[broken]) as server,
+        Client(server.address, policy=NEVER) as client,
+        pytest.raises(ServerUnavailable) as raised,
+    ):
+        client.explain(model="fake", volumes=volumes, methods=["gradient"]).result()
+    assert raised.value.reason == "CONNECTION_LOST"
+
+
+async def test_an_async_call_refused_at_its_spec_keeps_the_reason_and_leaves_no_task_behind() -> None:
+    large = {name: np.zeros((120, 120, 120), np.float32) for name in MODALITIES}
+    status = status_of(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", "words", fields=("model",))
+    before = asyncio.all_tasks()
+    with ContractServer(breaks=[Break(after=0, status=status) for _ in range(5)]) as server:
+        async with AsyncClient(server.address, policy=NEVER) as client:
+            for _ in range(5):
+                with pytest.raises(ModelNotFound) as raised:
+                    await client.explain(model="fake", volumes=large, methods=["gradient"]).result()
+                assert (raised.value.reason, raised.value.field) == ("MODEL_NOT_FOUND", "model")
+        for _ in range(100):
+            if asyncio.all_tasks() <= before:
+                break
+            await asyncio.sleep(0.05)
+        assert asyncio.all_tasks() <= before

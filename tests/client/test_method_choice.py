@@ -36,6 +36,19 @@ def test_all_and_a_second_run_of_one_go_together(model: catalog_pb2.Model) -> No
     assert [method_key(method) for method in choice.methods] == ["gradient", "occlusion", "big"]
 
 
+@pytest.mark.parametrize("available", [True, False], ids=["available", "not-available"])
+def test_a_method_that_only_lacks_donors_is_among_all_when_background_cases_are_given(
+    available: bool, model: catalog_pb2.Model
+) -> None:
+    permutation = model.methods.add(method="feature-permutation", available=available)
+    permutation.reasons.add(code="NO_DONORS", description="no background cases")
+    without, given = (choose_methods(["all"], [], model, with_background=background) for background in (False, True))
+    assert dict(without.left_out)["feature-permutation"].endswith("; give --background MODALITY=FILE")
+    assert "feature-permutation" not in [method_name(method) for method in without.methods]
+    assert "feature-permutation" in [method_name(method) for method in given.methods]
+    assert "feature-permutation" not in dict(given.left_out)
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [

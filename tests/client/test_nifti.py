@@ -127,3 +127,36 @@ def test_what_is_no_nifti_is_refused_with_the_option(tmp_path: Path) -> None:
             read_nifti(path, field="--volume t1")
         assert refused.value.field == "--volume t1"
         assert path.name not in refused.value.message
+
+
+def test_a_compressed_file_with_any_byte_changed_is_refused_or_read_as_it_was(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
+    whole = save(tmp_path / "t1.nii.gz", voxels).read_bytes()
+    refusals = 0
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 0x55
+        (tmp_path / "changed.nii.gz").write_bytes(changed)
+        try:
+            read: Any = read_nifti(tmp_path / "changed.nii.gz", field="--volume t1").volume.voxels
+        except InvalidTensor as refused:
+            assert refused.reason in ("FILE_UNREADABLE", "NOT_NIFTI")
+            refusals += 1
+        else:
+            # The name and the time in gzip's header are under no checksum.
+            np.testing.assert_array_equal(read, voxels)
+    assert refusals > len(whole) - 30
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(123, 0x05), (70, 0x77), (108, 0xFF)],
+    ids=["unknown-units", "unknown-type", "no-number-as-offset"],
+)
+def test_a_damaged_header_is_refused_in_words(place: int, value: int, tmp_path: Path) -> None:
+    whole = bytearray(save(tmp_path / "t1.nii", np.ones((4, 5, 3), np.float32)).read_bytes())
+    whole[place : place + (4 if place == 108 else 1)] = bytes([value] * (4 if place == 108 else 1))
+    (tmp_path / "t1.nii").write_bytes(whole)
+    with pytest.raises(InvalidTensor) as refused:
+        read_nifti(tmp_path / "t1.nii", field="f")
+    assert refused.value.reason == "FILE_UNREADABLE"

@@ -129,6 +129,8 @@ def test_volumes_are_brought_to_a_type_that_travels(given: str, sent: str) -> No
         ({"snapshot_interval": float("nan")}, InvalidSpec, "DURATION_INVALID"),
         ({"labels": np.full((4, 4, 4), 0.5)}, InvalidTensor, "LABELS_NOT_INTEGERS"),
         ({"labels": np.full((4, 4, 4), 2.0**40)}, InvalidTensor, "LABELS_NOT_INTEGERS"),
+        ({"mask": np.where(np.eye(4) > 0, np.nan, 0.0)}, InvalidTensor, "NOT_FINITE"),
+        ({"mask": np.full((4, 4, 4), np.inf)}, InvalidTensor, "NOT_FINITE"),
         ({"volumes": {"t1": np.ones((4, 4, 4, 2))}}, InvalidTensor, "RANK_INVALID"),
         ({"volumes": {"t1": np.ones((4, 4), complex)}}, InvalidTensor, "DTYPE_UNSUPPORTED"),
         ({"volumes": {"t1": Volume(Geometry((4, 4), np.eye(3)), np.ones((4, 4)))}}, InvalidTensor, "AFFINE_INVALID"),

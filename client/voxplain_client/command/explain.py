@@ -28,10 +28,28 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="for example occlusion.window=11")
     add("--target", metavar="NAME|INDEX|contrast:A,B", help="default: the predicted class")
     add("--scale", choices=("logit", "probability", "raw"), help="scale on which the score is explained")
-    add("--labels", action="append", default=[], metavar="FILE|MODALITY=FILE", help="label map whose regions are the features")
+    add(
+        "--labels",
+        action="append",
+        default=[],
+        metavar="FILE|MODALITY=FILE",
+        help="label map whose regions are the features of every method without a grouping of its own",
+    )
     add("--mask", type=Path, metavar="FILE", help="region over which a segmentation's score is averaged")
-    add("--baseline", action="append", default=[], metavar="MODALITY=FILE", help='what stands for "absent"')
-    add("--background", action="append", default=[], metavar="MODALITY=FILE", help="other cases, in case order")
+    add(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="MODALITY=FILE",
+        help='what stands for "absent" in every method without a baseline of its own',
+    )
+    add(
+        "--background",
+        action="append",
+        default=[],
+        metavar="MODALITY=FILE",
+        help="other cases, in case order: donors of feature-permutation, and of methods with --set KEY.baseline.background",
+    )
     add("--seed", type=_count, metavar="N", help="seeds every random draw")
     add("--snapshots", type=float, metavar="SECONDS", help="write early maps at least so far apart")
     add("--max-evaluations", type=_count, metavar="N", help="stop each method after so many evaluations")

@@ -20,12 +20,19 @@ from voxplain_client.command.output_folder import OVERVIEW, OutputFolder
 from voxplain_client.command.replay import apply_record, check_inputs, check_model, compare_maps, name_differences, read_record
 from voxplain_client.command.target_argument import read_target
 from voxplain_client.command.volume_arguments import read_background, read_case_file, read_labels, read_volumes, volumes_of
-from voxplain_client.events import Accepted, MapReceived, MethodResult, Record
+from voxplain_client.events import Accepted, MapReceived, MethodResult, Prediction, Record
 from voxplain_client.imaging.nifti import Nifti
 from voxplain_client.method_names import method_key, method_name
 from voxplain_client.pictures.overview import draw_overview
 from voxplain_client.pictures.overview_row import OverviewRow
-from voxplain_client.pictures.overview_text import WITHOUT_MAP, write_captions, write_header, write_notes, write_warning
+from voxplain_client.pictures.overview_text import (
+    WITHOUT_MAP,
+    mark_interrupted,
+    write_captions,
+    write_header,
+    write_notes,
+    write_warning,
+)
 from voxplain_client.request import ExplainOptions, Request, build_request, seconds
 
 INTERRUPTED = 130
@@ -48,6 +55,7 @@ class ExplainRun:
         self._slice = read_slice(options.slice)
         self._rows: list[OverviewRow] = []
         self._names: dict[str, str] = {}
+        self._known = explain_pb2.ExplanationRecord()
 
     def run(self) -> int:
         """Explain one case; the exit code."""
@@ -63,6 +71,8 @@ class ExplainRun:
             self._names = {method_key(method): method_name(method) for method in request.spec.methods}
             record = self._follow(client, request, folder)
         if record is None:
+            if self._rows:
+                self._draw(folder, files, self._known, outline, interrupted=True)
             return INTERRUPTED
         folder.finish(record)
         self._draw(folder, files, record, outline)
@@ -117,10 +127,13 @@ class ExplainRun:
                     if isinstance(event, Accepted):
                         if self._replayed is not None:
                             check_model(self._replayed, event)
+                        self._know(event)
                         # Only now: a refused request must not remove earlier results.
                         folder.begin(self._names)
                     elif isinstance(event, MapReceived):
                         folder.take_map(event)
+                    elif isinstance(event, Prediction):
+                        self._known.prediction.CopyFrom(event)
                     elif isinstance(event, MethodResult):
                         self._end_method(event, folder)
                     elif isinstance(event, Record):
@@ -138,6 +151,13 @@ class ExplainRun:
         finally:
             display.close()
         return None
+
+    def _know(self, accepted: Accepted) -> None:
+        """What an overview can say if the record never comes."""
+        known = self._known
+        known.explanation_id, known.model, known.version = accepted.explanation_id, accepted.model, accepted.version
+        known.seed = accepted.seed
+        known.cautions.extend(accepted.cautions)
 
     def _tell_interrupted(self) -> None:
         kept = ", ".join(row.key for row in self._rows) or "none"
@@ -164,13 +184,18 @@ class ExplainRun:
         files: dict[str, Nifti],
         record: explain_pb2.ExplanationRecord,
         outline: Nifti | None,
+        *,
+        interrupted: bool = False,
     ) -> None:
         convention = self._options.convention
+        text = write_header(record, convention=convention, outlined=outline is not None)
+        if interrupted:
+            text = mark_interrupted(text, finished=[row.key for row in self._rows], asked=list(self._names))
         draw_overview(
             folder.path / OVERVIEW,
             rows=self._rows,
             images=volumes_of(files),
-            text=write_header(record, convention=convention, outlined=outline is not None),
+            text=text,
             convention=convention,
             outline=outline.volume if outline is not None else None,
             slice_at=self._slice,

@@ -51,9 +51,11 @@ def choose_methods(
     for text in names:
         if text == ALL:
             for availability in sorted(model.methods, key=_place):
-                donors_missing = not with_background and any(one.code == _NO_DONORS for one in availability.reasons)
-                if not availability.available or donors_missing:
-                    remedy = "; give --background MODALITY=FILE" if donors_missing else ""
+                lacks_donors = any(one.code == _NO_DONORS for one in availability.reasons)
+                # A server says that it does not work, or that it works with a limit; donors mend both.
+                works = with_background if lacks_donors else availability.available
+                if not works:
+                    remedy = "; give --background MODALITY=FILE" if lacks_donors else ""
                     left_out[availability.method] = reasons_in_words(availability) + remedy
                 elif availability.method in METHOD_NAMES:
                     chosen.setdefault(availability.method, make_method(availability.method))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ _PLACE_FIELDS = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
+# What a damaged file raises, in its header as well as in its voxels.
+_UNREADABLE = (OSError, EOFError, ValueError, zlib.error, KeyError, OverflowError, MemoryError)
+_READ_BYTES = 1 << 20
 _MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 
 
@@ -50,8 +55,8 @@ def read_nifti(path: Path, *, field: str) -> Nifti:
         image = nibabel.load(path)
         if not isinstance(image, nibabel.Nifti1Pair):
             raise InvalidTensor("NOT_NIFTI", "the file is not NIfTI; convert it to .nii or .nii.gz", field=field)
-        voxels = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+        voxels, affine = _voxels(image), _affine_mm(image)
+    except (*_UNREADABLE, nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError) as error:
         raise InvalidTensor(
             "FILE_UNREADABLE", "the file cannot be read as NIfTI: check that it is there and whole", field=field
         ) from error
@@ -62,8 +67,22 @@ def read_nifti(path: Path, *, field: str) -> Nifti:
         raise InvalidTensor(
             "NOT_ONE_VOLUME", "the file holds a series; write the one volume wanted to a file of its own", field=field
         )
-    geometry = Geometry(shape=voxels.shape, affine=_affine_mm(image))
+    geometry = Geometry(shape=voxels.shape, affine=affine)
     return Nifti(volume=Volume(geometry=geometry, voxels=voxels), header=image.header, stored_shape=stored_shape)
+
+
+def _voxels(image: Any) -> npt.NDArray[Any]:
+    """Read the voxels; gzip to its end, because the checksum stands there."""
+    path = Path(image.file_map["image"].filename)
+    proxy: Any = image.dataobj
+    if path.suffix.lower() != ".gz":
+        return np.asanyarray(proxy)
+    with gzip.open(path) as stream:
+        layout = (proxy.shape, proxy.dtype, proxy.offset, proxy.slope, proxy.inter)
+        voxels: npt.NDArray[Any] = np.asanyarray(type(proxy)(stream, layout))
+        while stream.read(_READ_BYTES):
+            pass
+    return voxels
 
 
 def drop_third_axis(nifti: Nifti) -> Nifti:

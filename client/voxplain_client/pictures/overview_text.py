@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from voxplain.v1 import explain_pb2
 
@@ -58,13 +58,26 @@ def write_header(record: explain_pb2.ExplanationRecord, *, convention: Conventio
     if outlined:
         legend += " White line: the region that was given."
     codes = {caution.code: caution.description for caution in record.cautions if not caution.method_key}
+    server = f" voxplain {record.voxplain_version}." if record.voxplain_version else ""
     return OverviewText(
         title=f"{record.model}, version {record.version}: what speaks for {target}",
         answer=write_answer(record.prediction),
         legend=legend,
         cautions=tuple(f"{code}: {description}" for code, description in codes.items()),
-        footer=f"Seed {record.seed}. Explanation {record.explanation_id}. voxplain {record.voxplain_version}.",
+        footer=f"Seed {record.seed}. Explanation {record.explanation_id}." + server,
     )
+
+
+def mark_interrupted(text: OverviewText, *, finished: Sequence[str], asked: Sequence[str]) -> OverviewText:
+    """The header of an explanation that was interrupted.
+
+    Args:
+        finished: keys of the methods that had ended.
+        asked: keys of all methods.
+    """
+    missing = ", ".join(key for key in asked if key not in finished)
+    told = f"INTERRUPTED: there is no record of this explanation, and these methods had not ended: {missing or 'none'}."
+    return replace(text, cautions=(told, *text.cautions))
 
 
 def write_answer(prediction: explain_pb2.Prediction) -> str:
@@ -111,7 +124,9 @@ def outcome_in_words(outcome: explain_pb2.Outcome.ValueType) -> str:
 
 
 def write_captions(result: explain_pb2.MethodResult) -> dict[str, str]:
-    """The share of each modality, as a line under its panel. Empty for a map shared by modalities."""
+    """The share of each modality, as a line under its panel; what a number is. Empty for a map shared by modalities."""
+    if result.modality_values:
+        return {held.modality: "Shapley value" for held in result.modality_values}
     rows = result.modality_importance
     if result.is_signed:
         total = sum(row.sum_positive for row in rows)
