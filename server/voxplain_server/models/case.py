@@ -29,6 +29,7 @@ class Case:
         labels: the client's label maps, fitted by nearest neighbour: one int32 array shared by all modalities, or one for
             each modality; None: none sent.
         mask: the client's region on the output's grid; None: none sent.
+        one_frame: False: the volumes came without affines and in several shapes, so `grids` cannot tell where they lie.
     """
 
     model: Model
@@ -38,8 +39,9 @@ class Case:
     donors: tuple[Volumes, ...] = ()
     labels: tuple[npt.NDArray[np.int32], ...] | None = None
     mask: npt.NDArray[np.bool_] | None = None
+    one_frame: bool = True
 
     @property
     def one_grid(self) -> bool:
         """Whether all modalities lie on one grid, so that a feature can be shared by them."""
-        return all(grid.same_grid(self.grids[0]) for grid in self.grids[1:])
+        return self.one_frame and all(grid.same_grid(self.grids[0]) for grid in self.grids[1:])

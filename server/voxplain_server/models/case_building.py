@@ -105,6 +105,7 @@ def build_case(model: Model, tensors: Sequence[ClientTensor], *, donors: bool = 
         donors=background,
         labels=labels or None,
         mask=None if plan.mask is None else plan.plans[0].apply(arrays[plan.mask], nearest=True, dtype=np.uint8) != 0,
+        one_frame=plan.one_frame,
     )
     return FittedCase(case, plan.plans, statistics, tuple(dict.fromkeys(cautions)))
 

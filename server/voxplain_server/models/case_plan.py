@@ -40,6 +40,16 @@ class CasePlan:
     background_plans: tuple[tuple[FitPlan, ...], ...]
     cautions: tuple[str, ...]
 
+    @property
+    def one_frame(self) -> bool:
+        """Whether the grids after fitting can be compared: not where volumes without affines came in several shapes."""
+        return all(_are_comparable(plan, self.plans[0]) for plan in self.plans[1:])
+
+    @property
+    def one_grid(self) -> bool:
+        """Whether all modalities lie on one grid."""
+        return self.one_frame and all(plan.target.same_grid(self.plans[0].target) for plan in self.plans[1:])
+
 
 def plan_case(model: Model, headers: Sequence[tensor_pb2.Tensor]) -> CasePlan:
     """Put every tensor in its place.
@@ -157,8 +167,15 @@ def _fitted(model: Model, numbers: Sequence[int], grids: Sequence[Geometry]) -> 
         reference = first.setdefault(spec.input_name, plan)
         message = f"The modalities of one model input must lie on one grid: {_SAME_GRID}. Register and resample them first."
         _require_same_grid(plan.target, reference.target, number, message)
+        if not _are_comparable(plan, reference):
+            raise InvalidSpec("GRID_MISMATCH", message, field=f"tensors[{number}].shape")
         plans.append(plan)
     return tuple(plans)
+
+
+def _are_comparable(plan: FitPlan, other: FitPlan) -> bool:
+    """Cropping and padding give two volumes one shape; without affines only their own shapes tell whether they were one."""
+    return plan.source.affine is not None or plan.source.shape == other.source.shape
 
 
 def _require_same_grid(grid: Geometry, wanted: Geometry, number: int, message: str) -> None:
@@ -188,4 +205,5 @@ def _cautions(plans: Iterable[FitPlan]) -> list[str]:
         found += ["AFFINE_UNKNOWN"] if plan.source.affine is None else []
         found += ["OBLIQUE"] if plan.oblique else []
         found += [] if plan.exact else ["RESAMPLED"]
+        found += ["SPACING_DIFFERS"] if plan.off_spacing else []
     return found

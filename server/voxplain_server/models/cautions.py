@@ -18,6 +18,10 @@ WORDS = {
         "orientation, and not rotated."
     ),
     "RESAMPLED": "A volume was resampled to the model's grid: maps come back interpolated, and their sums are not kept.",
+    "SPACING_DIFFERS": (
+        "A volume was resized to the model's shape, which its bundle allows, and has another voxel size there than the model's "
+        "stated spacing: what is in it looks larger or smaller, or stretched, to the model."
+    ),
     "ACTIVATION_UNKNOWN": (
         "The bundle says that the model answers probabilities, but the graph shows no final softmax or sigmoid: the answer is "
         "explained as it is."

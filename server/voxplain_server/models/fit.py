@@ -36,6 +36,7 @@ class FitPlan:
         axes: for each axis of the model's grid the axis of the client's that it reads.
         maps: for each axis of the model's grid where its voxels lie on that one.
         oblique: whether the client's axes lean by more than 10 degrees from those that the orientation names.
+        off_spacing: whether the fitted volume has another spacing than the model's, because its shape was met and not it.
     """
 
     source: Geometry
@@ -43,6 +44,7 @@ class FitPlan:
     axes: tuple[int, ...]
     maps: tuple[AxisMap, ...]
     oblique: bool = False
+    off_spacing: bool = False
 
     @property
     def exact(self) -> bool:
@@ -101,7 +103,14 @@ def plan_fit(source: Geometry, spec: ModalitySpec) -> FitPlan:
         message = "On the model's grid this volume would have more voxels than the server handles. Send a smaller one."
         raise InvalidSpec("SHAPE_MISMATCH", message, field="shape")
     target = Geometry(shape, _moved_affine(source, axes, maps))
-    return FitPlan(source, target, tuple(axes), tuple(maps), oblique=_is_oblique(source, spec))
+    return FitPlan(
+        source,
+        target,
+        tuple(axes),
+        tuple(maps),
+        oblique=_is_oblique(source, spec),
+        off_spacing=_is_off_spacing(target, spec),
+    )
 
 
 def describe_fit(fit: Fit) -> str:
@@ -190,6 +199,14 @@ def _moved_affine(source: Geometry, axes: Sequence[int], maps: Sequence[AxisMap]
         move[source_axis, 3] = axis_map.start
     moved: Affine = source.affine @ move
     return moved
+
+
+def _is_off_spacing(target: Geometry, spec: ModalitySpec) -> bool:
+    if spec.spacing_mm is None or target.spacing_mm is None:
+        return False
+    pairs = zip(target.spacing_mm, spec.spacing_mm, strict=True)
+    # A little more than the tolerance, which was already held against the unrounded spacing.
+    return any(abs(own / wanted - 1.0) > spec.spacing_tolerance + 1e-6 for own, wanted in pairs)
 
 
 def _is_oblique(source: Geometry, spec: ModalitySpec) -> bool:

@@ -75,7 +75,7 @@ def check_spec(spec: explain_pb2.ExplainSpec, catalog: Catalog, limits: Limits) 
     _fill_target(resolved.target, model)
     traits = replace(entry.traits, background_cases=len(case.background) or entry.traits.background_cases)
     grids = [plan.target for plan in case.plans]
-    resolver = _Resolver(model, traits, grids)
+    resolver = _Resolver(model, traits, grids, one_grid=case.one_grid)
     del resolved.methods[:]
     resolved.methods.extend(resolver.resolve(method, f"methods[{index}]") for index, method in enumerate(spec.methods))
     check_references(resolved, case, bundle_cases=entry.traits.background_cases)
@@ -112,12 +112,12 @@ def _fill_target(target: explain_pb2.Target, model: Model) -> None:
 class _Resolver:
     """Resolves the methods of one spec, each key once."""
 
-    def __init__(self, model: Model, traits: ModelTraits, grids: Sequence[Geometry]) -> None:
+    def __init__(self, model: Model, traits: ModelTraits, grids: Sequence[Geometry], *, one_grid: bool) -> None:
         self._model = model
         self._traits = traits
         self._shapes = [grid.shape for grid in grids]
         self._evaluation_seconds = traits.evaluation_seconds_of(self._shapes)
-        self._one_grid = all(grid.same_grid(grids[0]) for grid in grids[1:])
+        self._one_grid = one_grid
         self.cautions: list[explain_pb2.Caution] = []
         self.evaluations: dict[str, int] = {}
         self.features: dict[str, int] = {}

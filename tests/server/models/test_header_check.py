@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from voxplain.errors import InvalidSpec
 from voxplain.v1 import tensor_pb2
+from voxplain_server.models.case_building import ClientTensor, build_case
+from voxplain_server.models.case_plan import plan_case
 from voxplain_server.models.cautions import WORDS, describe_cautions
 from voxplain_server.models.header_check import check_tensors
 from voxplain_server.models.model import Fit, Model, OutputKind
@@ -209,6 +211,39 @@ def test_what_is_not_checked_is_told() -> None:
     assert check_tensors(model_of([modality(orientation="RAS")]), [header(affine=turn.ravel().tolist())]) == ["OBLIQUE"]
     resampled = modality(spacing_mm=(2.0, 2.0, 2.0), fit=Fit(resample=True))
     assert check_tensors(model_of([resampled]), [header()]) == ["RESAMPLED"]
+
+
+@pytest.mark.parametrize(("scale", "told"), [(1.0, []), (1.009, []), (2.0, ["SPACING_DIFFERS"])])
+def test_a_volume_that_has_the_shape_and_not_the_spacing_is_told_where_it_is_only_resized(
+    scale: float, told: list[str]
+) -> None:
+    resized = modality(shape=(4, 5, 6), spacing_mm=(1.0, 1.0, 1.0), fit=Fit(resize=True))
+    assert check_tensors(model_of([resized]), [header(affine=_affine(scale=scale))]) == told
+
+
+def test_resizing_that_gives_the_stated_spacing_is_only_told_as_resampling() -> None:
+    resized = modality(shape=(8, 10, 12), spacing_mm=(1.0, 1.0, 1.0), fit=Fit(resize=True))
+    assert check_tensors(model_of([resized]), [header(affine=_affine(scale=2.0))]) == ["RESAMPLED"]
+    assert check_tensors(model_of([resized]), [header()]) == ["RESAMPLED", "SPACING_DIFFERS"]
+
+
+def test_volumes_of_several_shapes_without_affines_are_no_channels_of_one_grid() -> None:
+    """Cropped and padded they have one shape, and nobody knows whether their voxels meet."""
+    fit = {"shape": (4, 4, 4), "fit": Fit(crop=True, pad=True)}
+    model = model_of([modality(**fit), modality(name="flair", channel=1, **fit)])
+    tensors = [header(affine=()), header("flair", affine=(), shape=(5, 3, 4))]
+    assert _refusal(model, tensors) == ("GRID_MISMATCH", "tensors[1].shape")
+    assert check_tensors(model, [header(affine=()), header("flair", affine=())]) == ["AFFINE_UNKNOWN"]
+
+
+@pytest.mark.parametrize(("shape", "one"), [((4, 5, 6), True), ((5, 3, 4), False)])
+def test_inputs_of_their_own_without_affines_share_a_grid_only_with_one_shape(shape: tuple[int, ...], one: bool) -> None:
+    fit = {"shape": (4, 4, 4), "fit": Fit(crop=True, pad=True)}
+    model = model_of([modality(input_name="a", **fit), modality(name="flair", input_name="b", **fit)])
+    headers = [header(affine=()), header("flair", affine=(), shape=shape)]
+    assert plan_case(model, headers).one_grid is one
+    volumes = [ClientTensor(own, np.ones(tuple(own.shape), np.float32)) for own in headers]
+    assert build_case(model, volumes).case.one_grid is one
 
 
 def test_every_caution_has_words_and_comes_once() -> None:
