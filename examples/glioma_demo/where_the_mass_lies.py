@@ -57,9 +57,9 @@ def weigh_all(out: Path, tumours: Mapping[Modality, NDArray[np.bool_]]) -> list[
 def tabulate(masses: list[MethodMass], *, even: Shares) -> Table:
     """One row per method; the last row is a map that is the same on every brain voxel, which knows nothing."""
     table = Table(title="Where the map's mass lies, in % of the mass", title_justify="left")
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for sign in ("positive", "absolute"):
-        for place in ("tumour on T1c", "tumour elsewhere", "outside"):
+        for place in ("on T1c's\ntumour", "on other\ntumours", "elsewhere"):
             table.add_column(f"{sign}\n{place}", justify="right")
     for mass in masses:
         name = f"{mass.method} *" if mass.shared else mass.method
