@@ -56,7 +56,9 @@ class Metrics:
         self.batch_sizes = Histogram(
             "voxplain_batch_size", "Perturbed cases in one pass.", buckets=_BATCH_SIZES, registry=self.registry
         )
-        self.faults = self._counter("voxplain_internal_faults", "Exceptions that were none of ours.")
+        self.faults = self._counter(
+            "voxplain_internal_faults", "Unforeseen exceptions, in the front or that ended a method or a call in a worker."
+        )
         self.build = Gauge("voxplain_build_info", "Always 1.", ("version",), registry=self.registry)
 
     def evaluations(self, *, method: str, engine: str, count: int) -> None:

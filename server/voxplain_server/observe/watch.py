@@ -12,6 +12,8 @@ from voxplain_server.observe.log import Log
 from voxplain_server.observe.metrics import Metrics
 
 _FRAMES = 6
+_WORKERS_FAULT = "INTERNAL"
+"""Reason of what ended by an unforeseen exception in a worker; the worker logged it under the id that the message holds."""
 
 
 class Watch:
@@ -56,6 +58,7 @@ class Watch:
         self._metrics.in_flight.dec()
         self._metrics.calls.labels(model, outcome).inc()
         self._metrics.call_duration.labels(model, outcome).observe(seconds)
+        self._count_fault(reason)
         for method in unfinished:
             self._metrics.explanations.labels(method, model, outcome).inc()
         self._log.write(
@@ -76,6 +79,7 @@ class Watch:
         """A method of an admitted call ended."""
         outcome = explain_pb2.Outcome.Name(result.outcome).removeprefix("OUTCOME_").lower()
         self._metrics.explanations.labels(method, model, outcome).inc()
+        self._count_fault(result.reason)
         seconds = result.compute_duration.ToNanoseconds() / 1e9
         self._metrics.duration.labels(method, model, outcome).observe(seconds)
 
@@ -109,3 +113,7 @@ class Watch:
             where=where,
         )
         return fault_id
+
+    def _count_fault(self, reason: str) -> None:
+        if reason == _WORKERS_FAULT:
+            self._metrics.faults.inc()

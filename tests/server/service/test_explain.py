@@ -11,7 +11,7 @@ import grpc.aio
 import numpy as np
 import pytest
 from voxplain import wire
-from voxplain.errors import InvalidTensor, ServerUnavailable
+from voxplain.errors import InternalFault, InvalidTensor, ServerUnavailable
 from voxplain.v1 import explain_pb2, method_pb2
 from voxplain_server.settings import Limits
 from voxplain_server.workers.job import Job, JobEvent
@@ -206,6 +206,19 @@ async def test_a_foreign_exception_leaves_as_an_opaque_id_without_its_text() -> 
         (line,) = [json.loads(each) for each in log.splitlines() if "internal_fault" in each]
         assert (line["fault_id"], line["kind"]) == (fault_id, "ValueError")
         assert "stumble" in line["where"]
+
+
+async def test_faults_of_workers_are_counted_whether_a_method_or_the_call_ends_of_them() -> None:
+    async def fail(job: Job) -> AsyncIterator[JobEvent]:
+        yield explain_pb2.MethodResult(method_key="gradient", outcome=explain_pb2.OUTCOME_FAILED, reason="INTERNAL")
+        yield explain_pb2.MethodResult(method_key="second", outcome=explain_pb2.OUTCOME_FAILED, reason="SCORE_NOT_FINITE")
+        raise InternalFault("INTERNAL", "internal error 123; the operator finds it in the logs")
+
+    spec = good_spec()
+    spec.methods.add(key="second").gradient.SetInParent()
+    async with running_front(fail) as front:
+        assert (await front.refusal(spec, messages=case_messages())).reason == "INTERNAL"
+        assert front.metrics.registry.get_sample_value("voxplain_internal_faults_total") == 2
 
 
 async def test_a_runner_that_ends_without_a_record_is_a_fault_of_the_server() -> None:
