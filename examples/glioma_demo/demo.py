@@ -70,9 +70,7 @@ def main() -> int:
     sys.stdout.flush()
     weigh = [sys.executable, "-m", "examples.glioma_demo.where_the_mass_lies", str(chosen.out), "--case", str(case)]
     code = subprocess.run(weigh, check=False).returncode
-    sys.stdout.write(
-        f"\nDone in {time.monotonic() - start:.0f} s. Look at {chosen.out / 'overview.png'}; the record is {chosen.out / 'record.json'}.\n"
-    )
+    sys.stdout.write(f"\nDone in {time.monotonic() - start:.0f} s. Look at {chosen.out / 'overview.png'}.\n")
     return code
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -56,7 +57,9 @@ def weigh_all(out: Path, tumours: Mapping[Modality, NDArray[np.bool_]]) -> list[
 
 def tabulate(masses: list[MethodMass], *, even: Shares) -> Table:
     """One row per method; the last row is a map that is the same on every brain voxel, which knows nothing."""
-    table = Table(title="Where the map's mass lies, in % of the mass", title_justify="left")
+    table = Table(
+        title="Where the map's mass lies, in % of the mass", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1)
+    )
     table.add_column("method", no_wrap=True)
     for sign in ("positive", "absolute"):
         for place in ("on T1c's\ntumour", "on other\ntumours", "elsewhere"):
