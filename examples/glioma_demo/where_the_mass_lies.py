@@ -62,7 +62,7 @@ def tabulate(masses: list[MethodMass], *, even: Shares) -> Table:
     )
     table.add_column("method", no_wrap=True)
     for sign in ("positive", "absolute"):
-        for place in ("on T1c's\ntumour", "on other\ntumours", "elsewhere"):
+        for place in ("on T1c's\ntumour", "on other\ntumours", "else-\nwhere"):
             table.add_column(f"{sign}\n{place}", justify="right")
     for mass in masses:
         name = f"{mass.method} *" if mass.shared else mass.method
