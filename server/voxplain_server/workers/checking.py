@@ -113,5 +113,5 @@ class BundleChecker:
 
 
 def _refusal(place: BundlePlace, reason: str, told: str) -> Refusal:
-    log.warning("a bundle was refused: %s", reason)
+    log.warning("the bundle of %.80r, version %.40r, was refused: %s", place.name, place.version, reason)
     return Refusal(place.name, catalog_pb2.RefusedVersion(version=place.version, reason=reason, description=told))

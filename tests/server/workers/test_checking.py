@@ -71,7 +71,9 @@ async def test_a_bundle_that_ends_its_process_is_refused_and_the_next_is_checked
     assert isinstance(second, CatalogEntry)
 
 
-async def test_a_bundle_that_asks_for_too_much_memory_is_refused(tmp_path: Path) -> None:
+async def test_a_bundle_that_asks_for_too_much_memory_is_refused_and_named_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     greedy = bundles.two_dimensional(tmp_path, name="greedy")
     _make_greedy(greedy.folder / "model.onnx")
     good = bundles.two_dimensional(tmp_path, name="modest")
@@ -82,6 +84,8 @@ async def test_a_bundle_that_asks_for_too_much_memory_is_refused(tmp_path: Path)
         await checker.close()
     assert isinstance(found[0], Refusal)
     assert isinstance(found[1], CatalogEntry)
+    (line,) = [each.getMessage() for each in caplog.records if "refused" in each.getMessage()]
+    assert line == f"the bundle of 'greedy', version '1', was refused: {found[0].version.reason}"
 
 
 def test_a_bundle_with_a_spoiled_background_case_is_refused(tmp_path: Path) -> None:
