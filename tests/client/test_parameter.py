@@ -85,8 +85,11 @@ def test_a_choice_may_be_made_and_then_refined() -> None:
 def test_every_listed_parameter_of_every_method_exists(name: str) -> None:
     method = make_method(name)
     message = getattr(method, name.replace("-", "_"))
-    for path in list_parameters(message.DESCRIPTOR):
+    listed = list_parameters(message.DESCRIPTOR)
+    assert {path.split(".")[0].replace("-", "_") for path in listed} == set(message.DESCRIPTOR.fields_by_name)
+    for path in listed:
+        *above, last = path.replace("-", "_").split(".")
         descriptor = message.DESCRIPTOR
-        for part in path.split("."):
-            field = descriptor.fields_by_name[part.replace("-", "_")]
-            descriptor = field.message_type
+        for part in above:
+            descriptor = descriptor.fields_by_name[part].message_type
+        assert descriptor is not None and last in descriptor.fields_by_name, path
