@@ -52,7 +52,8 @@ class Estimate:
         modality_values: one number for each modality, (modalities,).
         standard_error_maps: standard error of every voxel, where `maps` has one.
         coverage: share of the evaluations reaching a voxel that are done, for occlusion and feature ablation.
-        completeness_gap: f(case) - f(baseline) - sum, for methods that promise completeness.
+        completeness_gap: f(case) - f(baseline) - sum over features (over voxels for maps of voxels), for methods that promise
+            completeness.
         completeness_gap_standard_error: where it holds in expectation only.
         standard_error: root mean square over features (or voxels) divided by the largest absolute attribution.
         baseline_score: the score of the baseline case, where it was needed.

@@ -10,6 +10,7 @@ import pytest
 import torch
 from voxplain.v1 import method_pb2
 from voxplain_server.methods.shapley_value_sampling import METHOD, WalkPlan
+from voxplain_server.workers.map_making import modality_importance
 
 from tests.fakes import brute_force_shapley, explain, fake_case, fake_setting, interaction_formula, linear_formula
 from tests.server.methods.smooth_network import SmoothNetwork, network_formula, network_input
@@ -141,3 +142,17 @@ def test_all_coalitions_share_the_regions_of_a_feature() -> None:
     everything = plan.perturbation(0).regions
     for region in plan.perturbation(1).regions:
         assert any(region is other for other in everything)
+
+
+def test_the_gap_sums_features_and_the_importance_of_a_modality_their_voxels() -> None:
+    case, formula = fake_case(SHAPES), interaction_formula(SHAPES)
+    run = explain(METHOD, case, formula, SMALL)
+    estimate = METHOD.estimate(run.plan, run.scores, run.all_done)
+    found = estimate.by_feature
+    assert found is not None and estimate.baseline_score is not None
+    difference = formula(case.volumes) - estimate.baseline_score
+    assert estimate.completeness_gap == pytest.approx(difference - found.values.sum(), abs=1e-12)
+    assert estimate.completeness_gap == pytest.approx(0.0, abs=1e-9)
+    sums = [each.sum for each in modality_importance(estimate, case.model.modality_names)]
+    # Each of the four boxes has 8 * 8 * 4 voxels, and all of them hold its value.
+    assert sum(sums) == pytest.approx(8 * 8 * 4 * found.values.sum())
