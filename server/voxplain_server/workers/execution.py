@@ -16,6 +16,8 @@ BLOCK_VOXELS = 2**26
 """Voxels that go through the model in one block: with the networks of this field well under two seconds on two cores."""
 MAX_BATCHES_IN_BLOCK = 16
 MAX_PINNED_BATCH = 1024
+PINNED_BATCH_VOXELS = 4 * BATCH_VOXELS
+"""As BATCH_VOXELS, for a batch that the spec pins: a request must not be able to exhaust the memory."""
 MAX_PINNED_BLOCK = 1_000_000
 
 
@@ -54,8 +56,11 @@ def resolve_execution(
     if spec.budget.HasField("max_evaluations"):
         # Whole blocks are computed: a small budget needs small ones.
         block = min(block, max(spec.budget.max_evaluations, 1))
+    if spec.budget.HasField("soft_deadline"):
+        # What a block has not finished by then is lost.
+        block = min(block, batch)
     if spec.execution.batch_size and model.batched:
-        batch = min(spec.execution.batch_size, MAX_PINNED_BATCH)
+        batch = min(spec.execution.batch_size, MAX_PINNED_BATCH, max(PINNED_BATCH_VOXELS // voxels, 1))
     if spec.execution.block_size:
         block = min(spec.execution.block_size, MAX_PINNED_BLOCK)
     return explain_pb2.Execution(engine=engine, threads_per_worker=threads, batch_size=batch, block_size=block)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from voxplain.v1 import explain_pb2, tensor_pb2
 from voxplain_server.workers.execution import differences, resolve_execution
 
@@ -33,6 +34,26 @@ def test_a_model_with_a_fixed_batch_is_evaluated_one_by_one() -> None:
 def test_pins_win() -> None:
     pinned = explain_pb2.ExplainSpec(execution=explain_pb2.Execution(batch_size=3, block_size=7))
     assert resolved(16, spec=pinned) == (3, 7)
+
+
+@pytest.mark.parametrize(("edge", "batch"), [(16, 1024), (128, 2), (256, 1)])
+def test_a_pinned_batch_is_bounded_by_its_voxels_and_that_is_told(edge: int, batch: int) -> None:
+    pinned = explain_pb2.ExplainSpec(execution=explain_pb2.Execution(batch_size=100_000))
+    assert resolved(edge, spec=pinned)[0] == batch
+    assert [each.code for each in differences(pinned.execution, explain_pb2.Execution(batch_size=batch))] == [
+        "EXECUTION_DIFFERS"
+    ]
+
+
+@pytest.mark.parametrize("edge", [16, 32, 64, 128, 256])
+def test_a_batch_that_this_server_chose_may_be_pinned(edge: int) -> None:
+    pinned = explain_pb2.ExplainSpec(execution=explain_pb2.Execution(batch_size=resolved(edge)[0]))
+    assert resolved(edge, spec=pinned) == resolved(edge)
+
+
+def test_a_soft_deadline_gets_blocks_of_one_batch() -> None:
+    spec = explain_pb2.ExplainSpec(budget=explain_pb2.Budget(soft_deadline=Duration(seconds=5)))
+    assert resolved(16, spec=spec) == (16, 16)
 
 
 def test_a_small_budget_gets_small_blocks() -> None:
