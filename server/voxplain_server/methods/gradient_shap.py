@@ -9,7 +9,6 @@ import numpy as np
 from google.protobuf.message import Message
 from voxplain.v1 import method_pb2
 
-from voxplain_server.engines.batched_scores import ask
 from voxplain_server.engines.engine import Cancelled, Differentiable
 from voxplain_server.methods.baselines import baseline_volumes
 from voxplain_server.methods.bounds import outside
@@ -69,14 +68,18 @@ class GradientShap:
     def attribute(
         self, setting: Setting, twin: Differentiable, *, advanced: Callable[[int], None], cancelled: Cancelled
     ) -> Estimate:
-        """As GradientMethod.attribute: one map and one standard error (from two samples on) for each modality, (*spatial)."""
+        """As GradientMethod.attribute: one map and one standard error (from two samples on) for each modality, (*spatial).
+
+        Cancelled in between, it gives the mean over the samples done.
+        """
         params = expect(setting.params, method_pb2.GradientShap)
         scored, case = twin.scored(setting.score), twin.tensors(setting.case.volumes)
         baseline = twin.tensors(baseline_volumes(params.baseline, setting.case, seed=setting.seed, key=setting.key))
         case_score, baseline_score = score_at(scored, case), score_at(scored, baseline)
         mean, gaps = RunningMean(), []
         for sample in range(params.samples):
-            ask(cancelled)
+            if mean.stops(cancelled):
+                break
             coefficient = philox(setting.seed, setting.key, "coefficient", sample).random()
             differences = [volume - absent for volume, absent in zip(case, baseline, strict=True)]
             if params.noise_std > 0.0:
@@ -95,7 +98,7 @@ class GradientShap:
             completeness_gap_standard_error=float(np.std(gaps, ddof=1) / math.sqrt(len(gaps))) if len(gaps) > 1 else None,
             standard_error=mean.relative_standard_error(),
             baseline_score=baseline_score,
-            passes=params.samples,
+            passes=mean.samples,
         )
 
 

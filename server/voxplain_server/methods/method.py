@@ -163,6 +163,9 @@ class GradientMethod(Method, Protocol):
             advanced: called with the number of passes done, after each.
             cancelled: asked between passes.
 
+        Returns:
+            The map; where `cancelled()` became true, what a mean over samples is so far: fewer passes than were planned.
+
         Raises:
-            voxplain.errors.Cancelled: `cancelled()` became true.
+            voxplain.errors.Cancelled: `cancelled()` became true and there is nothing to give.
         """

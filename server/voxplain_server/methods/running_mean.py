@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from voxplain_server.engines.batched_scores import ask
+from voxplain_server.engines.engine import Cancelled
 from voxplain_server.methods.estimate import Maps
 from voxplain_server.methods.input_gradients import as_maps
 from voxplain_server.methods.standard_error import relative_standard_error
@@ -39,6 +41,17 @@ class RunningMean:
             mean.add_(difference, alpha=1.0 / self.samples)
             # (x - old mean) (x - new mean) = (x - old mean)^2 (n - 1) / n
             square.add_(difference.square_(), alpha=(self.samples - 1) / self.samples)
+
+    def stops(self, cancelled: Cancelled) -> bool:
+        """Whether to stop with the samples so far; asked before each sample.
+
+        Raises:
+            voxplain.errors.Cancelled: `cancelled()` became true before the first sample.
+        """
+        if self.samples == 0:
+            ask(cancelled)
+            return False
+        return cancelled()
 
     def means(self) -> Maps:
         """(*spatial) for each modality."""

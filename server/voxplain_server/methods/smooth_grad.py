@@ -8,7 +8,6 @@ import numpy as np
 from google.protobuf.message import Message
 from voxplain.v1 import method_pb2
 
-from voxplain_server.engines.batched_scores import ask
 from voxplain_server.engines.engine import Cancelled, Differentiable
 from voxplain_server.methods.bounds import outside
 from voxplain_server.methods.draws import philox
@@ -61,12 +60,16 @@ class SmoothGrad:
     def attribute(
         self, setting: Setting, twin: Differentiable, *, advanced: Callable[[int], None], cancelled: Cancelled
     ) -> Estimate:
-        """As GradientMethod.attribute: one map and one standard error (from two samples on) for each modality, (*spatial)."""
+        """As GradientMethod.attribute: one map and one standard error (from two samples on) for each modality, (*spatial).
+
+        Cancelled in between, it gives the mean over the samples done.
+        """
         params = expect(setting.params, method_pb2.SmoothGrad)
         scored, case = twin.scored(setting.score), twin.tensors(setting.case.volumes)
         mean = RunningMean()
         for sample in range(params.samples):
-            ask(cancelled)
+            if mean.stops(cancelled):
+                break
             noise = twin.tensors(sample_noise(setting, sample))
             point = [volume + params.noise_std * each for volume, each in zip(case, noise, strict=True)]
             gradients = input_gradients(scored, point)
@@ -76,7 +79,7 @@ class SmoothGrad:
             maps=mean.means(),
             standard_error_maps=mean.standard_errors(),
             standard_error=mean.relative_standard_error(),
-            passes=params.samples,
+            passes=mean.samples,
             signed=not params.absolute,
         )
 

@@ -285,6 +285,9 @@ class Call:
             self._observer.evaluations(method=run.name, engine=told.result.engine, count=run.passes - saved)
             if saved:
                 self._observer.saved(reason="shared", count=saved)
+            if run.passes >= run.planned:
+                # It was done before the interruption reached it.
+                run.chosen = None
         await self._finish(run, run.chosen or Ending(explain_pb2.OUTCOME_COMPLETED), told.result)
 
     def _note_failure(self, lease: Lease, failed: worker_pb2.Failed) -> None:
@@ -299,6 +302,8 @@ class Call:
         run = self.runs[failed.method]
         if failed.HasField("block") and (failed.method, failed.block) in lease.blocks:
             lease.blocks.remove((failed.method, failed.block))
+        if run.desk is None and run.asked is not None and run.started_at is not None:
+            run.compute_seconds += self._loop.time() - run.started_at
         run.asked = None
         if not run.interrupted:
             run.failure = failed
@@ -356,8 +361,11 @@ class Call:
             run.asked = worker_pb2.WANT_FINAL
             lead.worker.send(worker_pb2.Command(attribute=worker_pb2.Attribute(method=run.index)))
         elif step.action is Action.INTERRUPT:
-            run.interrupted = True
-            lead.worker.send(worker_pb2.Command(cancel=worker_pb2.Cancel(method=run.index)))
+            run.interrupted, run.chosen = True, step.ending
+            if run.desk is not None:
+                self._leases.interrupt(run.index)
+            else:
+                lead.worker.send(worker_pb2.Command(cancel=worker_pb2.Cancel(method=run.index)))
         elif step.action is Action.ESTIMATE:
             run.ask(step.want, ending=step.ending, review=step.review, now=self._loop.time())
             asked = worker_pb2.Estimate(method=run.index, want=step.want, first_blocks=step.first_blocks)
@@ -368,7 +376,8 @@ class Call:
         if told is None:
             # What a lost or failed lead has sent of this method is not whole.
             run.drop_maps()
-        result = run.result(told, ending, began_at=self.began_at, engine=self.entry.engine)
+        engine = self.prepared.prediction.plans[run.index].engine if self.prepared is not None else self.entry.engine
+        result = run.result(told, ending, began_at=self.began_at, engine=engine)
         while run.maps:
             ready = run.maps.pop(0)
             header = ready.header

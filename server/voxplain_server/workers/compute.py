@@ -142,6 +142,7 @@ class Compute:
                 memory=descriptors[0],
                 channel=self._channel,
                 cancelled=lambda: self._asked(call),
+                abandoned=lambda: self._cancelled_call == call,
             )
             self._send(call, prepared=self._session.prepare())
         elif self._session is not None and self._session.call == call:

@@ -107,6 +107,12 @@ class Leases:
         """Whether a worker has blocks of a method."""
         return any(own == method for lease in self._by_worker.values() for own, _ in lease.blocks)
 
+    def interrupt(self, method: int) -> None:
+        """Stop the blocks of a method within one batch; each comes back as failed."""
+        for lease in self._by_worker.values():
+            if any(own == method for own, _ in lease.blocks):
+                lease.worker.send(worker_pb2.Command(cancel=worker_pb2.Cancel(method=method)))
+
     def hand_out(self, runs: Sequence[MethodRun]) -> None:
         """Give blocks to every worker that can take some. The lead keeps to the first run, whose result is due; helpers work
         ahead."""

@@ -43,8 +43,8 @@ class MethodRun:
         passes: gradient passes done.
         asked: what the lead was asked to make of the scores and has not answered; for a gradient method WANT_FINAL.
         reviewing: what was asked is a review.
-        chosen: how it ends, once the final map was asked for.
-        interrupted: a gradient method was told to stop.
+        chosen: how it ends, once the final map was asked for or it was told to stop.
+        interrupted: whoever computes for it was told to stop.
         failure: set when a worker could not go on with it.
         reviewed: how many review points were looked at.
         reached: blocks after which the target error was met.
@@ -193,7 +193,7 @@ class MethodRun:
         result.method_key = self.key
         result.outcome, result.reason, result.description = ending.outcome, ending.reason, ending.description
         result.evaluations_planned = self.planned
-        result.evaluations_done = 0 if told is None else self.evaluations_in_map(ending)
+        result.evaluations_done = self.done if told is None else self.evaluations_in_map(ending)
         if self.desk is not None and told is not None:
             result.evaluations_saved = self.saved_in_map(ending)
         result.engine = result.engine or engine

@@ -21,7 +21,7 @@ class Action(Enum):
     ATTRIBUTE = "attribute"
     """Run the gradient method."""
     INTERRUPT = "interrupt"
-    """Stop the gradient method."""
+    """Stop what is computed for the method."""
     ESTIMATE = "estimate"
     """Make something of the scores."""
 
@@ -32,7 +32,7 @@ class Step:
 
     Attributes:
         action: what to do.
-        ending: how the method ends, for FINISH and for an estimate that is final.
+        ending: how the method ends, for FINISH, for INTERRUPT and for an estimate that is final.
         want: what an estimate is for.
         first_blocks: blocks that an estimate looks at; None: all that are done.
         review: whether the estimate is compared with the target error.
@@ -81,7 +81,7 @@ def _gradient_step(run: MethodRun, moment: Moment) -> Step:
         return Step(Action.ATTRIBUTE) if run.asked is None else WAIT
     if run.asked is None:
         return Step(Action.FINISH, _without_map(stopping))
-    return WAIT if run.interrupted else Step(Action.INTERRUPT)
+    return WAIT if run.interrupted else Step(Action.INTERRUPT, stopping)
 
 
 def _perturbation_step(run: MethodRun, moment: Moment) -> Step:
@@ -96,7 +96,9 @@ def _perturbation_step(run: MethodRun, moment: Moment) -> Step:
     if moment.stopping is not None:
         desk.stop()
         if moment.blocks_out:
-            return WAIT
+            # A drain waits for the border of the blocks, which the checkpoint then has; a deadline has passed already.
+            late = moment.stopping.outcome == explain_pb2.OUTCOME_DEADLINE
+            return Step(Action.INTERRUPT, moment.stopping) if late and not run.interrupted else WAIT
         if desk.blocks_done:
             return Step(Action.ESTIMATE, moment.stopping, worker_pb2.WANT_FINAL)
         return Step(Action.FINISH, _without_map(moment.stopping))

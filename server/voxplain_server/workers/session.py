@@ -49,6 +49,7 @@ class Session:
         memory: descriptor of the memory file with the tensors; it stays the caller's.
         channel: where maps go.
         cancelled: asked between batches, passes and steps.
+        abandoned: whether the whole call was cancelled, so that nobody wants what there is.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Session:
         memory: int,
         channel: Channel[worker_pb2.Command],
         cancelled: Callable[[], bool],
+        abandoned: Callable[[], bool] = lambda: False,
     ) -> None:
         self.call = call
         self._command = command
@@ -68,6 +70,7 @@ class Session:
         self.held = held
         self._channel = channel
         self._cancelled = cancelled
+        self._abandoned = abandoned
         size = max((place.offset + place.size for place in command.tensors), default=0)
         self._bytes = map_memory(memory, size, writable=False)
         self._traits = traits
@@ -158,6 +161,8 @@ class Session:
                 self._send(advanced=worker_pb2.Advanced(method=index, passes=passes))
 
         estimate = method.attribute(self._setting(index), self.held.twin, advanced=advanced, cancelled=self._cancelled)
+        if self._abandoned():
+            raise Cancelled("CANCELLED", "the client cancelled")
         return self._tell(index, estimate, worker_pb2.WANT_FINAL, began_at, engine=self.held.twin.name)
 
     def estimate(self, command: worker_pb2.Estimate) -> worker_pb2.Estimated:

@@ -128,12 +128,23 @@ def test_each_pass_holds_one_case_and_is_told(tmp_path: Path) -> None:
     assert rows == [1] * 7
 
 
-def test_a_cancelled_call_stops_before_the_next_pass(tmp_path: Path) -> None:
+def test_a_cancelled_call_stops_before_the_next_pass_with_the_mean_so_far(tmp_path: Path) -> None:
     tiny = early(tmp_path)
     told: list[int] = []
-    with pytest.raises(errors.Cancelled):
-        METHOD.attribute(setting(tiny, METHOD), engine(tiny), advanced=told.append, cancelled=lambda: len(told) == 2)
+    part = METHOD.attribute(setting(tiny, METHOD), engine(tiny), advanced=told.append, cancelled=lambda: len(told) == 2)
+    whole = attribute(tiny, METHOD, samples=2)
     assert told == [1, 2]
+    assert part.passes == 2
+    assert part.maps is not None and whole.maps is not None
+    for mean, expected in zip(part.maps, whole.maps, strict=True):
+        np.testing.assert_array_equal(mean, expected)
+    assert part.completeness_gap == whole.completeness_gap
+
+
+def test_a_call_that_is_cancelled_before_the_first_pass_gives_nothing(tmp_path: Path) -> None:
+    tiny = early(tmp_path)
+    with pytest.raises(errors.Cancelled):
+        METHOD.attribute(setting(tiny, METHOD), engine(tiny), advanced=lambda passes: None, cancelled=lambda: True)
 
 
 @pytest.mark.parametrize(

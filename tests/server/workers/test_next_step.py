@@ -77,13 +77,19 @@ def test_a_whole_plan_is_estimated_as_completed() -> None:
     assert step.ending == Ending(explain_pb2.OUTCOME_COMPLETED)
 
 
-def test_the_deadline_waits_for_blocks_under_way_and_takes_what_is_done() -> None:
+def test_the_deadline_interrupts_blocks_under_way_once_and_takes_what_is_done() -> None:
     run = done(perturbation(), 3)
+    assert next_step(run, replace(LATE, blocks_out=True)).action is Action.INTERRUPT
+    run.interrupted = True
     assert next_step(run, replace(LATE, blocks_out=True)) == WAIT
     assert run.desk is not None
     assert run.desk.take() is None
     step = next_step(run, LATE)
     assert (step.action, step.ending, step.first_blocks) == (Action.ESTIMATE, DEADLINE, None)
+
+
+def test_a_drain_waits_for_blocks_under_way() -> None:
+    assert next_step(done(perturbation(), 3), replace(DRAINED, blocks_out=True)) == WAIT
 
 
 def test_a_method_that_failed_is_finished_without_a_map() -> None:
