@@ -50,9 +50,7 @@ class FittedCase:
     statistics: tuple[Statistics, ...]
     cautions: tuple[str, ...]
 
-    def to_client(
-        self, modality: int, array: npt.NDArray[np.generic], *, nearest: bool = False
-    ) -> npt.NDArray[Any]:
+    def to_client(self, modality: int, array: npt.NDArray[np.generic], *, nearest: bool = False) -> npt.NDArray[Any]:
         """Lay a map on the model's grid of a modality back onto the grid that the client sent.
 
         Args:

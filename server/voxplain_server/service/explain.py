@@ -115,9 +115,7 @@ class _Call:
         self._runner = runner
         self._observer = observer
         self._places = lay_out(checked.spec.tensors)
-        self._outlet = Outlet(
-            context, stall_seconds=limits.send_stall_seconds, observer=observer, freshen=self._freshen
-        )
+        self._outlet = Outlet(context, stall_seconds=limits.send_stall_seconds, observer=observer, freshen=self._freshen)
         self._upload = Upload(context, self._places, limits=limits, observer=observer)
         self._finished: set[str] = set()
         self._methods = {method.key: _method_name(method.WhichOneof("method")) for method in checked.spec.methods}
