@@ -61,7 +61,7 @@ def tabulate(masses: list[MethodMass], *, even: Shares) -> Table:
         title="Where the map's mass lies, in % of the mass", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1)
     )
     table.add_column("method", no_wrap=True)
-    for sign in ("positive", "absolute"):
+    for sign in ("pos.", "abs."):
         for place in ("on T1c's\ntumour", "on other\ntumours", "else-\nwhere"):
             table.add_column(f"{sign}\n{place}", justify="right")
     for mass in masses:
