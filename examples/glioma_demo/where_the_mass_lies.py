@@ -57,9 +57,8 @@ def weigh_all(out: Path, tumours: Mapping[Modality, NDArray[np.bool_]]) -> list[
 
 def tabulate(masses: list[MethodMass], *, even: Shares) -> Table:
     """One row per method; the last row is a map that is the same on every brain voxel, which knows nothing."""
-    table = Table(
-        title="Where the map's mass lies, in % of the mass", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1)
-    )
+    title = "Where each map lies, in % of its positive (pos.) and absolute values (abs.)"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("method", no_wrap=True)
     for sign in ("pos.", "abs."):
         for place in ("on T1c's\ntumour", "on other\ntumours", "else-\nwhere"):
