@@ -141,13 +141,14 @@ class MapMaker:
 
 
 def modality_importance(estimate: Estimate, names: Sequence[str]) -> list[explain_pb2.ModalityImportance]:
-    """Sums of the map by modality, on the model's grid, over voxels; empty for a map that modalities share."""
+    """Sums of the map by modality, on the model's grid, over voxels; none for the modalities that share a map."""
+    found: list[tuple[str, npt.NDArray[np.float64]]] = []
     if estimate.maps is not None:
-        maps: Sequence[npt.NDArray[np.float64]] = estimate.maps
+        found = list(zip(names, estimate.maps, strict=True))
     elif estimate.by_feature is not None and not estimate.by_feature.features.shared:
-        maps = estimate.by_feature.features.paint(estimate.by_feature.values)
-    else:
-        return []
+        found = list(zip(names, estimate.by_feature.features.paint(estimate.by_feature.values), strict=True))
+    elif estimate.shared is not None:
+        found = [(names[each.modalities[0]], each.values) for each in estimate.shared if len(each.modalities) == 1]
     return [
         explain_pb2.ModalityImportance(
             modality=name,
@@ -155,5 +156,5 @@ def modality_importance(estimate: Estimate, names: Sequence[str]) -> list[explai
             sum=float(np.nansum(values)),
             sum_absolute=float(np.nansum(np.abs(values))),
         )
-        for name, values in zip(names, maps, strict=True)
+        for name, values in found
     ]

@@ -103,6 +103,12 @@ def test_a_map_of_a_layer_names_the_modalities_that_share_it(fitted: FittedCase)
     assert modality_importance(estimate, ("t1", "t1c")) == []
 
 
+def test_a_layer_of_a_branch_with_one_modality_tells_its_importance() -> None:
+    estimate = Estimate(shared=(SharedMap((1,), np.array([3.0, -1.0])), SharedMap((0, 2), np.ones(2))))
+    (only,) = modality_importance(estimate, ("t1", "t1c", "t2"))
+    assert (only.modality, only.sum_positive, only.sum, only.sum_absolute) == ("t1c", 3.0, 2.0, 4.0)
+
+
 @pytest.mark.parametrize(("reached", "quantities"), [(1.0, ["ATTRIBUTION"] * 2), (0.5, ["ATTRIBUTION"] * 2 + ["COVERAGE"] * 2)])
 def test_coverage_comes_only_where_something_is_not_covered(fitted: FittedCase, reached: float, quantities: list[str]) -> None:
     coverage = np.full(MODEL, reached)
