@@ -20,6 +20,8 @@ from voxplain.errors import CheckpointRefused
 from voxplain.v1 import explain_pb2
 
 _MAGIC = b"VXC1"
+_UNPACKED = 8
+"""How much longer than its bound a checkpoint may be before it is packed: nobody shall make us unpack what fills the memory."""
 _TAG_BYTES = hashlib.sha256().digest_size
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _METHOD = struct.Struct("<HQQ")
@@ -72,15 +74,17 @@ def bind_inputs(digests: Mapping[str, str], versions: Mapping[str, str]) -> byte
     return hashlib.sha256("\n".join(sorted(lines)).encode()).digest()
 
 
-def pack_checkpoint(checkpoint: Checkpoint, *, binding: bytes, key: bytes) -> bytes:
-    """Make the bytes that the client keeps."""
+def pack_checkpoint(checkpoint: Checkpoint, *, binding: bytes, key: bytes, max_bytes: int) -> bytes:
+    """Make the bytes that the client keeps; empty where `unpack_checkpoint` would refuse them as too long."""
     parts = [checkpoint.inputs]
     for name, method in checkpoint.methods.items():
         encoded = name.encode()
         parts.append(_METHOD.pack(len(encoded), len(method.blocks), method.scores.size))
         parts += [encoded, method.blocks.astype("<u8").tobytes(), method.scores.astype("<f8").tobytes()]
-    body = zlib.compress(b"".join(parts), level=1)
-    return _MAGIC + _tag(body, binding, key) + body
+    raw = b"".join(parts)
+    body = zlib.compress(raw, level=1)
+    packed = _MAGIC + _tag(body, binding, key) + body
+    return packed if len(packed) <= max_bytes and len(raw) <= max_bytes * _UNPACKED else b""
 
 
 def unpack_checkpoint(packed: bytes, *, binding: bytes, key: bytes, max_bytes: int) -> Checkpoint:
@@ -90,7 +94,7 @@ def unpack_checkpoint(packed: bytes, *, binding: bytes, key: bytes, max_bytes: i
         packed: what the client sent.
         binding: of this request (bind_request).
         key: the server's.
-        max_bytes: bound of the packed bytes; unpacked they may be eight times as long.
+        max_bytes: bound of the packed bytes; unpacked they may be `_UNPACKED` times as long.
 
     Raises:
         CheckpointRefused: CHECKPOINT_INVALID; it is not ours, not of this request, or damaged.
@@ -102,7 +106,7 @@ def unpack_checkpoint(packed: bytes, *, binding: bytes, key: bytes, max_bytes: i
         raise _refusal()
     stream = zlib.decompressobj()
     try:
-        raw = stream.decompress(body, max_bytes * 8)
+        raw = stream.decompress(body, max_bytes * _UNPACKED)
     except zlib.error as error:
         raise _refusal() from error
     if not stream.eof:

@@ -51,6 +51,7 @@ class MethodRun:
         standard_error: the latest known.
         has_error: False once an estimate has come without a standard error.
         maps: final maps that wait for the result.
+        restored: evaluations that a checkpoint brought.
         started_at: event-loop time of its first evaluation.
         compute_seconds: of all workers together.
         snapshot_at, estimated_at: event-loop time of the last snapshot and estimate.
@@ -76,6 +77,7 @@ class MethodRun:
     standard_error: float | None = None
     has_error: bool = True
     maps: list[MapReady] = field(default_factory=list)
+    restored: int = 0
     started_at: float | None = None
     compute_seconds: float = 0.0
     snapshot_at: float = 0.0
@@ -127,13 +129,11 @@ class MethodRun:
         point = self._reviews[self.reviewed]
         return point if self.desk.prefix >= point else None
 
-    def ask(self, want: worker_pb2.Want.ValueType, *, ending: Ending | None, review: bool, now: float) -> None:
+    def ask(self, want: worker_pb2.Want.ValueType, *, ending: Ending | None, review: bool) -> None:
         """Note what the lead is asked to make of the scores."""
         self.asked, self.reviewing = want, review
         if self.desk is not None:
             self.blocks_shown = self.desk.blocks_done
-        if want == worker_pb2.WANT_SNAPSHOT:
-            self.snapshot_at = now
         if ending is not None:
             self.chosen = ending
             if self.desk is not None:
@@ -141,6 +141,9 @@ class MethodRun:
 
     def note_estimate(self, standard_error: float | None, *, seconds: float, now: float) -> None:
         """Take what the lead made of the scores."""
+        if self.asked == worker_pb2.WANT_SNAPSHOT:
+            # Its maps came before this answer: the pause counts from when they left, not from when they were asked for.
+            self.snapshot_at = now
         reviewing, self.asked, self.reviewing = self.reviewing, None, False
         self.standard_error, self.has_error = standard_error, standard_error is not None
         self.estimate_seconds, self.estimated_at = seconds, now

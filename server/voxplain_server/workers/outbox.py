@@ -18,6 +18,9 @@ class Outbox:
     """A queue that replaces what a slow reader need not see: an old Progress by a new one, an unread snapshot by the next.
 
     Final maps, results and the record are never dropped; `deliver` waits when too many maps wait.
+
+    Attributes:
+        snapshot_left_at: event-loop time at which the reader took the last map of a snapshot; 0: none yet.
     """
 
     def __init__(self) -> None:
@@ -26,6 +29,7 @@ class Outbox:
         self._room = asyncio.Event()
         self._room.set()
         self._maps = 0
+        self.snapshot_left_at = 0.0
         self._closed = False
         self._ended = False
 
@@ -83,6 +87,8 @@ class Outbox:
         event = self._events.popleft()
         if isinstance(event, MapReady):
             self._maps -= 1
+            if event.header.snapshot:
+                self.snapshot_left_at = asyncio.get_running_loop().time()
             self._room.set()
         return event
 

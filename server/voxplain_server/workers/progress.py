@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Protocol
 
 from voxplain.v1 import explain_pb2
@@ -102,15 +101,13 @@ class ProgressTeller:
             return 0.0
         wanted = run.planned if run.desk is None else run.desk.evaluations_in(run.desk.limit)
         left = max(wanted - run.done, 0)
-        if run.done and run.desk is not None and run.compute_seconds > 0:
-            return left * run.compute_seconds / run.done
-        estimated = self._call.job.estimated_seconds.get(run.key)
-        if estimated is None and self._call.prepared is not None:
-            plans: Sequence[explain_pb2.MethodPlan] = self._call.prepared.prediction.plans
-            estimated = next(
-                (plan.estimated_duration.ToNanoseconds() / 1e9 for plan in plans if plan.method_key == run.key), 0.0
-            )
-        return (estimated or 0.0) * left / max(run.planned, 1)
+        computed = run.done - run.restored
+        if computed > 0 and run.desk is not None and run.compute_seconds > 0:
+            return left * run.compute_seconds / computed
+        if self._call.prepared is None:
+            return 0.0
+        estimated = self._call.prepared.prediction.plans[run.index].estimated_duration.ToNanoseconds() / 1e9
+        return estimated * left / max(run.planned, 1)
 
     def _checkpoint_due(self) -> bool:
         if self._call.board is None or self._blocks() == self._packed_blocks:
@@ -124,9 +121,11 @@ class ProgressTeller:
             return b""
         self._packed_at, self._packed_blocks = self._loop.time(), self._blocks()
         checkpoint = collect(call.runs, call.board, inputs=inputs_of(call.prepared, call.ready()))
-        packed = pack_checkpoint(checkpoint, binding=self._binding, key=self._key)
-        self._packed_bytes = len(packed)
-        return packed if len(packed) <= self._settings.checkpoint_bytes else b""
+        most = self._settings.checkpoint_bytes
+        packed = pack_checkpoint(checkpoint, binding=self._binding, key=self._key, max_bytes=most)
+        # One that has grown too long cost as much as the longest: packing it anew every time would be for nothing.
+        self._packed_bytes = len(packed) or most
+        return packed
 
     def _blocks(self) -> int:
         return sum(run.desk.blocks_done for run in self._call.runs if run.desk is not None)

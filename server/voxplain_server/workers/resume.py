@@ -56,6 +56,7 @@ def restore(checkpoint: Checkpoint, runs: Sequence[MethodRun], board: ScoreBoard
             board.done(run.index)[start:stop] = True
             run.desk.finish(block, saved=min(saved, stop - start))
             at += stop - start
+        run.restored = at
         restored += at
     return restored
 

@@ -26,7 +26,7 @@ def some() -> Checkpoint:
 
 
 def packed() -> bytes:
-    return pack_checkpoint(some(), binding=BINDING, key=KEY)
+    return pack_checkpoint(some(), binding=BINDING, key=KEY, max_bytes=LIMIT)
 
 
 def test_a_checkpoint_comes_back_as_it_went() -> None:
@@ -59,10 +59,27 @@ def test_a_short_checkpoint_is_refused(length: int) -> None:
 
 def test_a_checkpoint_that_unpacks_to_too_much_is_refused() -> None:
     scores = MethodScores(np.zeros((0, 3), dtype=np.uint64), np.zeros(LIMIT * 2))
-    bomb = pack_checkpoint(Checkpoint(b"i" * 32, {"occlusion": scores}), binding=BINDING, key=KEY)
+    bomb = pack_checkpoint(Checkpoint(b"i" * 32, {"occlusion": scores}), binding=BINDING, key=KEY, max_bytes=LIMIT * 3)
     assert len(bomb) < LIMIT < len(zlib.decompress(bomb[36:])) // 8
     with pytest.raises(CheckpointRefused):
         unpack_checkpoint(bomb, binding=BINDING, key=KEY, max_bytes=LIMIT)
+
+
+@pytest.mark.parametrize(("scores", "handed_out"), [(LIMIT - 8, True), (LIMIT, False)])
+def test_what_would_not_be_taken_back_is_not_handed_out(scores: int, handed_out: bool) -> None:
+    """Zeros pack well: it is the unpacked length that is bounded here."""
+    checkpoint = Checkpoint(b"i" * 32, {"o": MethodScores(np.zeros((0, 3), dtype=np.uint64), np.zeros(scores))})
+    packed = pack_checkpoint(checkpoint, binding=BINDING, key=KEY, max_bytes=LIMIT)
+    assert bool(packed) == handed_out
+    if handed_out:
+        back = unpack_checkpoint(packed, binding=BINDING, key=KEY, max_bytes=LIMIT)
+        assert back.methods["o"].scores.size == scores
+
+
+def test_what_packs_too_long_is_not_handed_out() -> None:
+    noise = np.random.default_rng(0).normal(size=LIMIT // 4)
+    checkpoint = Checkpoint(b"i" * 32, {"o": MethodScores(np.zeros((0, 3), dtype=np.uint64), noise)})
+    assert pack_checkpoint(checkpoint, binding=BINDING, key=KEY, max_bytes=LIMIT) == b""
 
 
 def test_the_binding_covers_what_decides_the_scores_and_not_what_names_the_call() -> None:

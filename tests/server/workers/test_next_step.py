@@ -106,7 +106,7 @@ def test_the_error_is_reviewed_at_fixed_blocks_however_many_are_done() -> None:
         run = done(perturbation(budget=explain_pb2.Budget(target_standard_error=0.1)), ahead)
         step = next_step(run, CALM)
         assert (step.action, step.want, step.first_blocks, step.review) == (Action.ESTIMATE, worker_pb2.WANT_ERROR, 2, True)
-        run.ask(step.want, ending=step.ending, review=step.review, now=0.0)
+        run.ask(step.want, ending=step.ending, review=step.review)
         assert next_step(run, CALM) == WAIT
         run.note_estimate(0.05, seconds=0.0, now=0.0)
         final = next_step(run, CALM)
@@ -120,7 +120,7 @@ def test_an_error_above_the_target_goes_on_to_the_next_review() -> None:
     for expected in (2, 4):
         step = next_step(run, CALM)
         assert step.first_blocks == expected
-        run.ask(step.want, ending=None, review=True, now=0.0)
+        run.ask(step.want, ending=None, review=True)
         run.note_estimate(0.5, seconds=0.0, now=0.0)
     assert next_step(run, CALM) == WAIT
 
@@ -130,10 +130,11 @@ def test_early_looks_keep_their_pause_and_need_something_new() -> None:
     often = replace(CALM, snapshot_pause_s=1.0)
     step = next_step(run, often)
     assert (step.action, step.want) == (Action.ESTIMATE, worker_pb2.WANT_SNAPSHOT)
-    run.ask(step.want, ending=None, review=False, now=often.now)
+    run.ask(step.want, ending=None, review=False)
     run.note_estimate(None, seconds=0.5, now=often.now)
+    assert run.snapshot_at == often.now
     assert next_step(run, replace(often, now=200.0)) == WAIT
     done(run, 4)
-    # A look that took half a second is not taken again for five.
+    # The pause counts from when the maps left, and a look that took half a second is not taken again for five.
     assert next_step(run, replace(often, now=104.0)) == WAIT
     assert next_step(run, replace(often, now=106.0)).want == worker_pb2.WANT_SNAPSHOT

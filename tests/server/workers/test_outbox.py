@@ -47,6 +47,20 @@ async def test_the_reader_waits_for_what_comes_later() -> None:
     assert await reading == progress(1)
 
 
+async def test_it_is_known_when_a_snapshot_left_and_not_when_it_was_made() -> None:
+    outbox, loop = Outbox(), asyncio.get_running_loop()
+    await outbox.deliver(ready(snapshot=True))
+    await outbox.deliver(ready())
+    assert outbox.snapshot_left_at == 0.0
+    before = loop.time()
+    for _ in range(2):
+        left = await outbox.next()
+        assert isinstance(left, MapReady)
+        os.close(left.memory)
+        assert before <= outbox.snapshot_left_at <= loop.time()
+        before = outbox.snapshot_left_at
+
+
 async def test_too_many_unread_maps_make_the_call_wait() -> None:
     outbox = Outbox()
     for _ in range(MAX_WAITING_MAPS):
