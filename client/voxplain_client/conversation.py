@@ -121,7 +121,8 @@ class Conversation:
             raise ServerUnavailable("NOT_FINISHED", "the explanation has not ended")
         return ExplanationResult(
             accepted=self._accepted,
-            prediction=self._prediction,
+            # Its plans are those that were computed; the one that came early had to estimate some.
+            prediction=self._record.prediction if self._record.HasField("prediction") else self._prediction,
             record=self._record,
             results={result.method_key: result for result in self._record.results} or self._results,
             maps=self._by_modality(explain_pb2.QUANTITY_ATTRIBUTION),

@@ -98,6 +98,7 @@ class Call:
         self._leases = Leases(supply, silence_s=settings.silence_s)
         self._current = 0
         self._help_refused = False
+        self._predicted = False
         self.began_at = began_at
         self._opened_at = self._loop.time()
         self._teller = ProgressTeller(self, settings, binding=binding, key=key)
@@ -208,7 +209,9 @@ class Call:
 
     async def _listen(self, lease: Lease, event: worker_pb2.Event, descriptors: list[int]) -> None:
         kind = event.WhichOneof("event")
-        if kind == "prepared":
+        if kind == "answered":
+            await self._predict(event.answered.prediction)
+        elif kind == "prepared":
             await self._note_prepared(lease, event.prepared)
         elif kind == "block_done":
             self._note_block(lease, event.block_done)
@@ -245,8 +248,13 @@ class Call:
             self._observer.saved(reason="checkpoint", count=restore(self._checkpoint, self.runs, self.board))
             self._checkpoint = None
         self._observer.batch_size(self.execution.batch_size)
-        await self._outbox.deliver(prepared.prediction)
         self._supply.lend()
+
+    async def _predict(self, prediction: explain_pb2.Prediction) -> None:
+        """Tell the prediction once, whichever lead comes to it first."""
+        if not self._predicted:
+            self._predicted = True
+            await self._outbox.deliver(prediction)
 
     def _note_block(self, lease: Lease, told: worker_pb2.BlockDone) -> None:
         run = self.runs[told.method]
@@ -345,6 +353,7 @@ class Call:
     def _moment(self, run: MethodRun) -> Moment:
         spec = self.job.spec
         wanted = spec.HasField("snapshot_interval") and not self._outbox.snapshot_waits
+        run.snapshot_at = max(run.snapshot_at, self._outbox.snapshot_left_at)
         return Moment(
             now=self._loop.time(),
             stopping=self._stopping(),
@@ -367,7 +376,7 @@ class Call:
             else:
                 lead.worker.send(worker_pb2.Command(cancel=worker_pb2.Cancel(method=run.index)))
         elif step.action is Action.ESTIMATE:
-            run.ask(step.want, ending=step.ending, review=step.review, now=self._loop.time())
+            run.ask(step.want, ending=step.ending, review=step.review)
             asked = worker_pb2.Estimate(method=run.index, want=step.want, first_blocks=step.first_blocks)
             lead.worker.send(worker_pb2.Command(estimate=asked))
 

@@ -28,7 +28,13 @@ def make_prediction(model: Model, target: ResolvedTarget) -> explain_pb2.Predict
 
 
 def make_result(
-    estimate: Estimate, *, engine: str, evaluations: int, names: Sequence[str], remarks: Sequence[Remark]
+    estimate: Estimate,
+    *,
+    engine: str,
+    evaluations: int,
+    names: Sequence[str],
+    assumptions: Sequence[str],
+    remarks: Sequence[Remark],
 ) -> explain_pb2.MethodResult:
     """The part of a MethodResult that the compute side knows; outcome, plan and times are the front's to fill in.
 
@@ -37,6 +43,7 @@ def make_result(
         engine: which engine answered.
         evaluations: evaluations or passes that it rests on.
         names: the modalities.
+        assumptions: what the method takes for granted on every model; nothing in a graph speaks against them.
         remarks: what limits the method on this model: assumptions that do not hold.
     """
     result = explain_pb2.MethodResult(
@@ -51,9 +58,15 @@ def make_result(
         standard_error=estimate.standard_error,
         baseline_score=estimate.baseline_score,
         assumptions=[
-            explain_pb2.Assumption(code=remark.reason, description=remark.message, holds=False)
-            for remark in remarks
-            if not remark.fatal
+            *(
+                explain_pb2.Assumption(code=f"ASSUMPTION_{number}", description=words, holds=True)
+                for number, words in enumerate(assumptions, 1)
+            ),
+            *(
+                explain_pb2.Assumption(code=remark.reason, description=remark.message, holds=False)
+                for remark in remarks
+                if not remark.fatal
+            ),
         ],
     )
     if estimate.modality_values is not None:

@@ -102,6 +102,7 @@ class Session:
         prepared.prediction.CopyFrom(make_prediction(self.held.model, self._targeted))
         prepared.cautions.extend(describe_cautions(self._fitted.cautions))
         prepared.digests.extend(self._digests())
+        self._answer_early(prepared.prediction, evaluation_seconds)
         for index in range(len(self._spec.methods)):
             self._stop_if_asked()
             outline = self._outline(index)
@@ -266,15 +267,28 @@ class Session:
             self._plans[index] = plan, plan.blocks
         return self._plans[index]
 
-    def _outline(self, index: int) -> worker_pb2.Outline:
+    def _answer_early(self, prediction: explain_pb2.Prediction, evaluation_seconds: float) -> None:
+        """Tell what the model answered at once: making supervoxels can take longer than all that came before."""
+        answered = worker_pb2.Answered(prediction=prediction)
+        for index in range(len(self._spec.methods)):
+            plan = self._announce(index, self._expected(index), evaluation_seconds)
+            answered.prediction.plans.append(plan)
+        self._send(answered=answered)
+
+    def _expected(self, index: int) -> worker_pb2.Outline:
+        """As `_outline`, as far as it is known without grouping voxels: no blocks, and evaluations by the method's estimate."""
         method, asked = self._method(index), self._spec.methods[index]
         params = getattr(asked, asked.WhichOneof("method") or "")
         fatal = next((each for each in method.remarks(params, self.held.model, self._traits) if each.fatal), None)
         if fatal is not None:
             return worker_pb2.Outline(refused=describe_fault(UnsupportedByModel(fatal.reason, fatal.message)))
         shapes = [volume.shape for volume in self._case.volumes]
-        if method.needs_gradients:
-            return worker_pb2.Outline(gradient=True, evaluations=method.count_evaluations(params, shapes))
+        return worker_pb2.Outline(gradient=method.needs_gradients, evaluations=method.count_evaluations(params, shapes))
+
+    def _outline(self, index: int) -> worker_pb2.Outline:
+        expected = self._expected(index)
+        if expected.gradient or expected.HasField("refused"):
+            return expected
         try:
             plan, blocks = self._plan(index)
         except Cancelled:
@@ -290,7 +304,7 @@ class Session:
 
     def _announce(self, index: int, outline: worker_pb2.Outline, evaluation_seconds: float) -> explain_pb2.MethodPlan:
         # A gradient pass is a forward and a backward pass, the latter about twice the work.
-        seconds = (self._traits.evaluation_seconds or evaluation_seconds) * (3.0 if outline.gradient else 1.0)
+        seconds = evaluation_seconds * (3.0 if outline.gradient else 1.0)
         announced = explain_pb2.MethodPlan(
             method_key=self._spec.methods[index].key,
             evaluations=outline.evaluations,
@@ -321,7 +335,14 @@ class Session:
             self._sender.send(asked.key, estimate, snapshot=want == worker_pb2.WANT_SNAPSHOT, evaluations=done)
         params = getattr(asked, asked.WhichOneof("method") or "")
         remarks = method.remarks(params, self.held.model, self._traits)
-        result = make_result(estimate, engine=engine, evaluations=done, names=self.held.model.modality_names, remarks=remarks)
+        result = make_result(
+            estimate,
+            engine=engine,
+            evaluations=done,
+            names=self.held.model.modality_names,
+            assumptions=method.assumptions,
+            remarks=remarks,
+        )
         if index in self._plans and self._plans[index][0].features is not None:
             result.features = self._plans[index][0].features or 0
         return worker_pb2.Estimated(

@@ -56,7 +56,7 @@ async def test_a_mean_over_samples_is_delivered_as_far_as_it_came(pool: WorkerPo
 
 
 async def test_a_gradient_method_without_a_mean_is_skipped_and_tells_what_it_took(pool: WorkerPool, ward: Ward) -> None:
-    async with job(ward.bundles["tiny-glioma"], ward.catalog, [method("integrated-gradients", steps=10_000)]) as asked:
+    async with job(ward.bundles["tiny-glioma"], ward.catalog, [method("integrated-gradients", steps=1000)]) as asked:
         answer = await run_until_late(pool, asked, done=1)
     result = answer.results["integrated-gradients"]
     assert (result.outcome, result.reason) == (SKIPPED, "SOFT_DEADLINE")

@@ -11,6 +11,7 @@ import pytest_asyncio
 from google.protobuf.duration_pb2 import Duration
 from voxplain.errors import CheckpointRefused, InvalidTensor, VoxplainError
 from voxplain.v1 import explain_pb2, method_pb2
+from voxplain_server.methods import all_methods
 from voxplain_server.workers.pool import WorkerPool
 
 from tests.server.workers.calling import Counts, job, method, pool_of, run
@@ -72,6 +73,28 @@ async def test_the_record_tells_what_is_needed_to_do_it_again(pool: WorkerPool, 
         assert list((await run(pool, asked)).record.maps) == list(record.maps)
 
 
+async def test_the_prediction_comes_before_the_plans_and_the_record_has_both(pool: WorkerPool, ward: Ward) -> None:
+    async with job(ward.bundles["tiny-glioma"], ward.catalog, [OCCLUSION, method("gradient")]) as asked:
+        answer = await run(pool, asked)
+    early, final = answer.prediction, answer.record.prediction
+    assert [plan.blocks for plan in early.plans] == [0, 0]
+    assert [plan.blocks for plan in final.plans] == [1, 0]
+    assert [plan.evaluations for plan in early.plans] == [plan.evaluations for plan in final.plans] == [192, 1]
+    assert [plan.engine for plan in early.plans] == ["onnxruntime-cpu", "torch-cpu"]
+    assert all(plan.estimated_duration.ToNanoseconds() > 0 for plan in early.plans)
+    del early.plans[:], final.plans[:]
+    assert early == final
+
+
+async def test_a_result_names_what_its_method_takes_for_granted(pool: WorkerPool, ward: Ward) -> None:
+    async with job(ward.bundles["tiny-glioma"], ward.catalog, [OCCLUSION, method("gradient")]) as asked:
+        answer = await run(pool, asked)
+    for key, result in answer.results.items():
+        told = [(each.code, each.description, each.holds) for each in result.assumptions]
+        words = all_methods()[key].assumptions
+        assert told == [(f"ASSUMPTION_{number}", each, True) for number, each in enumerate(words, 1)]
+
+
 async def test_a_method_that_cannot_run_is_told_and_the_others_stand(pool: WorkerPool, ward: Ward) -> None:
     bundle = ward.bundles["tiny-glioma"]
     by_labels = method("feature-ablation", grouping=method_pb2.FeatureGrouping(label_map=method_pb2.LabelMapGrouping()))
@@ -80,7 +103,7 @@ async def test_a_method_that_cannot_run_is_told_and_the_others_stand(pool: Worke
     ablation, permutation = answer.results["feature-ablation"], answer.results["feature-permutation"]
     assert (ablation.outcome, ablation.reason) == (SKIPPED, "LABELS_NOT_SENT")
     assert (permutation.outcome, permutation.reason) == (SKIPPED, "NO_DONORS")
-    assert [plan.refused_reason for plan in answer.prediction.plans] == ["LABELS_NOT_SENT", "NO_DONORS", ""]
+    assert [plan.refused_reason for plan in answer.record.prediction.plans] == ["LABELS_NOT_SENT", "NO_DONORS", ""]
     assert answer.results["gradient"].outcome == COMPLETED
     assert {key for key, _, _ in answer.bytes_by_map} == {"gradient"}
 
