@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from voxplain.errors import UnsupportedByModel
-from voxplain.v1 import explain_pb2
+from voxplain.v1 import explain_pb2, method_pb2
 from voxplain.volume import Geometry, Volume
 from voxplain_client import AsyncClient, Client, MapReceived, Resuming, contrast
 from voxplain_client.command.main import main
@@ -103,7 +103,9 @@ def test_snapshots_come_before_the_final_map(served: Served) -> None:
 
 
 def test_a_cut_connection_goes_on_from_the_checkpoint_to_the_same_bytes(served: Served) -> None:
-    asked: dict[str, Any] = {"model": served.bundle.name, "volumes": served.volumes, "methods": ["shapley-value-sampling"]}
+    # Long enough that a checkpoint, two seconds apart, comes before the end on a fast machine too.
+    walks = method_pb2.Method(shapley_value_sampling=method_pb2.ShapleyValueSampling(permutations=60))
+    asked: dict[str, Any] = {"model": served.bundle.name, "volumes": served.volumes, "methods": [walks]}
     resumed: list[Resuming] = []
     for address, cut in relay(int(served.address.rpartition(":")[2])):
         with Client(address) as client:
