@@ -24,8 +24,8 @@ from voxplain_server.workers.opening import opening
 from voxplain_server.workers.outbox import Outbox
 from voxplain_server.workers.pool_settings import PoolSettings
 from voxplain_server.workers.progress import ProgressTeller
-from voxplain_server.workers.record import make_record
-from voxplain_server.workers.resume import inputs_of, restore
+from voxplain_server.workers.record import digest_of, make_record
+from voxplain_server.workers.resume import cuts_of, inputs_of, restore
 from voxplain_server.workers.score_board import ScoreBoard
 from voxplain_server.workers.worker import Worker
 
@@ -228,7 +228,7 @@ class Call:
         lease.prepared = True
         if lease.lead and self.prepared is None:
             await self._begin(prepared)
-        elif lease.lead and self.prepared is not None and _cuts(prepared) != _cuts(self.prepared):
+        elif lease.lead and self.prepared is not None and cuts_of(prepared) != cuts_of(self.prepared):
             raise InternalFault("PLANS_DIFFER", "two workers planned this call differently; please report it")
         if self.board is not None:
             attach = worker_pb2.Attach(evaluations=self.board.evaluations)
@@ -371,10 +371,7 @@ class Call:
             lead.worker.send(worker_pb2.Command(attribute=worker_pb2.Attribute(method=run.index)))
         elif step.action is Action.INTERRUPT:
             run.interrupted, run.chosen = True, step.ending
-            if run.desk is not None:
-                self._leases.interrupt(run.index)
-            else:
-                lead.worker.send(worker_pb2.Command(cancel=worker_pb2.Cancel(method=run.index)))
+            self._leases.interrupt(run.index)
         elif step.action is Action.ESTIMATE:
             run.ask(step.want, ending=step.ending, review=step.review)
             asked = worker_pb2.Estimate(method=run.index, want=step.want, first_blocks=step.first_blocks)
@@ -389,12 +386,7 @@ class Call:
         result = run.result(told, ending, began_at=self.began_at, engine=engine)
         while run.maps:
             ready = run.maps.pop(0)
-            header = ready.header
-            self.maps.append(
-                explain_pb2.MapDigest(
-                    method_key=run.key, quantity=header.quantity, modalities=header.modalities, sha256=ready.sha256
-                )
-            )
+            self.maps.append(digest_of(ready))
             await self._outbox.deliver(ready)
         if ending.outcome == explain_pb2.OUTCOME_DRAINED:
             self._teller.tell_checkpoint(self._outbox)
@@ -408,7 +400,3 @@ class Call:
             run.drop_maps()
         if self.board is not None:
             self.board.close()
-
-
-def _cuts(prepared: worker_pb2.Prepared) -> list[tuple[int, list[int], list[int]]]:
-    return [(outline.evaluations, list(outline.starts), list(outline.stops)) for outline in prepared.outlines]

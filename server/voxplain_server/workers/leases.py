@@ -108,9 +108,9 @@ class Leases:
         return any(own == method for lease in self._by_worker.values() for own, _ in lease.blocks)
 
     def interrupt(self, method: int) -> None:
-        """Stop the blocks of a method within one batch; each comes back as failed."""
+        """Stop a gradient method after its pass, the blocks of another within one batch; each comes back as failed."""
         for lease in self._by_worker.values():
-            if any(own == method for own, _ in lease.blocks):
+            if lease.lead or any(own == method for own, _ in lease.blocks):
                 lease.worker.send(worker_pb2.Command(cancel=worker_pb2.Cancel(method=method)))
 
     def hand_out(self, runs: Sequence[MethodRun]) -> None:

@@ -11,7 +11,7 @@ from voxplain.v1 import explain_pb2
 from voxplain.worker.v1 import worker_pb2
 
 from voxplain_server.workers.catalog import CatalogEntry
-from voxplain_server.workers.job import Job
+from voxplain_server.workers.job import Job, MapReady
 
 
 class Finished(Protocol):
@@ -64,6 +64,14 @@ def make_record(call: Finished, ready: worker_pb2.Ready) -> explain_pb2.Explanat
     record.start_time.CopyFrom(_timestamp(time.time() - call.elapsed_s))
     record.end_time.CopyFrom(_timestamp(time.time()))
     return record
+
+
+def digest_of(ready: MapReady) -> explain_pb2.MapDigest:
+    """What the record keeps of a final map."""
+    header = ready.header
+    return explain_pb2.MapDigest(
+        method_key=header.method_key, quantity=header.quantity, modalities=header.modalities, sha256=ready.sha256
+    )
 
 
 def _without_repeats(cautions: list[explain_pb2.Caution]) -> list[explain_pb2.Caution]:
