@@ -268,8 +268,7 @@ class Call:
             self.board.done(run.index)[run.desk.starts[told.block] : run.desk.stops[told.block]] = True
 
     async def _note_map(self, told: worker_pb2.MapMade, descriptors: list[int]) -> None:
-        header = explain_pb2.Map()
-        header.CopyFrom(told.header)
+        header = told.header
         # A new lead counts its maps from the beginning; what the first one sent keeps its name.
         header.id = f"{self._leases.leads}-{header.id}"
         if header.labels_id:
@@ -294,8 +293,7 @@ class Call:
             if saved:
                 self._observer.saved(reason="shared", count=saved)
             if run.passes >= run.planned:
-                # It was done before the interruption reached it.
-                run.chosen = None
+                run.chosen = None  # It was done before the interruption reached it.
         await self._finish(run, run.chosen or Ending(explain_pb2.OUTCOME_COMPLETED), told.result)
 
     def _note_failure(self, lease: Lease, failed: worker_pb2.Failed) -> None:
