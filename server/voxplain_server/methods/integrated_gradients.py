@@ -22,7 +22,8 @@ from voxplain_server.models.model import Model
 from voxplain_server.models.traits import ModelTraits
 
 DEFAULT_STEPS = 50
-MAX_STEPS = 10_000
+MAX_STEPS = 1_000
+"""The nodes are eigenvalues of a matrix of this size: ten thousand would take minutes that nobody can cancel."""
 
 
 class IntegratedGradients:
