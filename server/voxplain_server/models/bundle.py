@@ -1,8 +1,8 @@
 """Finds model bundles on disk, in both layouts:
 
-    <models>/<name>/<version>/   model.onnx + metadata.json
-                                 or models/*.onnx + configs/metadata.json, as MONAI lays them out
-    <models>/<name>/             a MONAI bundle without a folder for its version: metadata.json states it
+<models>/<name>/<version>/   model.onnx + metadata.json
+                             or models/*.onnx + configs/metadata.json, as MONAI lays them out
+<models>/<name>/             a MONAI bundle without a folder for its version: metadata.json states it
 """
 
 from __future__ import annotations

@@ -25,9 +25,7 @@ def supported_scales(output: OutputSpec) -> tuple[explain_pb2.ScoreScale.ValueTy
     return (explain_pb2.SCORE_SCALE_LOGIT, explain_pb2.SCORE_SCALE_PROBABILITY)
 
 
-def check_target(
-    model: Model, target: explain_pb2.Target, *, tensors: Sequence[tensor_pb2.Tensor] | None = None
-) -> None:
+def check_target(model: Model, target: explain_pb2.Target, *, tensors: Sequence[tensor_pb2.Tensor] | None = None) -> None:
     """Check a target against a model.
 
     Args:
@@ -101,9 +99,7 @@ def _check_sum(output: OutputSpec, total: explain_pb2.WeightedSum) -> None:
             raise InvalidSpec("WEIGHT_INVALID", message, field=f"{field}.weight")
 
 
-def _check_region(
-    output: OutputSpec, target: explain_pb2.Target, tensors: Sequence[tensor_pb2.Tensor] | None
-) -> None:
+def _check_region(output: OutputSpec, target: explain_pb2.Target, tensors: Sequence[tensor_pb2.Tensor] | None) -> None:
     if output.kind is not OutputKind.SEGMENTATION:
         if target.HasField("region"):
             message = "Only a segmentation's score is averaged over a region, and this model does not segment. Leave it out."

@@ -177,9 +177,7 @@ def _margin(output: OutputSpec, wanted: int, table: npt.NDArray[np.float64]) -> 
     return float(logits[wanted] - np.delete(logits, wanted).max())
 
 
-def _class_scores(
-    output: OutputSpec, table: npt.NDArray[np.float64], score: Score
-) -> tuple[explain_pb2.ClassScore, ...]:
+def _class_scores(output: OutputSpec, table: npt.NDArray[np.float64], score: Score) -> tuple[explain_pb2.ClassScore, ...]:
     if output.kind not in (OutputKind.CLASSES, OutputKind.SIGMOID):
         return ()
     known = explain_pb2.SCORE_SCALE_PROBABILITY in supported_scales(output)
