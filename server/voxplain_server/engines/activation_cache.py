@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ from torch import Tensor
 from voxplain_server.graph.box_reach import Corners
 
 _MEMORY = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+_WORTH_GOING_AROUND = 64 << 10
+"""Bytes of a patch from which on the unperturbed elements below it are not copied first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,17 +82,20 @@ class ActivationCache:
         base = self._values[name]
         count, edges = len(start), [int(edge) for edge in size]
         crop = empty(count * edges[0], *edges[1:], like=base)
-        shape = np.array(base.shape, np.int64)
-        lower, upper = np.clip(start, 0, shape), np.clip(start + size, 0, shape)
-        targets = crop.unflatten(0, (count, edges[0]))
-        beyond = (lower != start).any(axis=1) | (upper != start + size).any(axis=1)
-        for row in np.flatnonzero(beyond):
-            targets[int(row)].fill_(fill)
-        _copy(targets, base, lower - start, lower, upper - lower)
-        if patch is not None:
-            inside = np.maximum(start, patch.start), np.minimum(start + size, patch.start + patch.size)
-            changed = patch.elements.unflatten(0, (count, int(patch.size[0])))
-            _copy(targets, changed, inside[0] - start, inside[0] - patch.start, inside[1] - inside[0])
+        targets = by_case(crop, count)
+        stop, shape = start + size, np.array(base.shape, np.int64)
+        lower, upper = np.maximum(start, 0), np.minimum(stop, shape)
+        for row in np.flatnonzero(((lower != start) | (upper != stop)).any(axis=1)).tolist():
+            targets[row].fill_(fill)
+        if patch is None:
+            _copy(targets, base, lower - start, lower, upper)
+            return crop
+        inner = np.maximum(start, patch.start), np.minimum(stop, patch.start + patch.size)
+        if patch.elements.nbytes >= count * _WORTH_GOING_AROUND:
+            _copy_around(targets, base, start, (lower, upper), inner)
+        else:
+            _copy(targets, base, lower - start, lower, upper)
+        _copy(targets, by_case(patch.elements, count), inner[0] - start, inner[0] - patch.start, inner[1] - patch.start)
         return crop
 
 
@@ -108,13 +115,13 @@ def cut(elements: Tensor, count: int, offset: Corners, size: npt.NDArray[np.int6
         offset: (count, axes) where each box starts.
         size: (axes,).
     """
-    whole = elements.unflatten(0, (count, elements.shape[0] // count))
-    edges = [int(edge) for edge in size]
+    whole = by_case(elements, count)
     if (offset == offset[0]).all():
-        places = tuple(slice(int(at), int(at) + edge) for at, edge in zip(offset[0], edges, strict=True))
+        places = tuple(slice(int(at), int(at) + int(edge)) for at, edge in zip(offset[0], size, strict=True))
         return whole[(slice(None), *places)].flatten(0, 1)
+    edges = [int(edge) for edge in size]
     found = empty(count * edges[0], *edges[1:], like=elements)
-    _copy(found.unflatten(0, (count, edges[0])), whole, np.zeros_like(offset), offset, np.repeat(size[None], count, axis=0))
+    _copy(by_case(found, count), whole, np.zeros_like(offset), offset, offset + size)
     return found
 
 
@@ -128,20 +135,39 @@ def _within(patch: Patch, start: Corners, size: npt.NDArray[np.int64]) -> Tensor
     return cut(patch.elements, len(start), offset, size)
 
 
-def _copy(targets: Tensor, sources: Tensor, target_at: Corners, source_at: Corners, size: Corners) -> None:
+def _copy_around(
+    targets: Tensor, base: Tensor, start: Corners, outer: tuple[Corners, Corners], inner: tuple[Corners, Corners]
+) -> None:
+    """Copy what of the outer boxes is not in the inner ones, as slabs: a few copies more, but fewer elements."""
+    lower, upper = outer
+    hole = np.clip(inner[0], lower, upper), np.clip(inner[1], lower, upper)
+    # Where there is nothing inside, the first slab is all there is.
+    nothing = (hole[1] <= hole[0]).any(axis=1)
+    hole[0][nothing] = hole[1][nothing] = upper[nothing]
+    for axis in range(lower.shape[1]):
+        for first, behind in ((lower, hole[0]), (hole[1], upper)):
+            slab = lower.copy(), upper.copy()
+            slab[0][:, axis], slab[1][:, axis] = first[:, axis], behind[:, axis]
+            if (slab[1][:, axis] > slab[0][:, axis]).any():
+                _copy(targets, base, slab[0] - start, slab[0], slab[1])
+        lower, upper = lower.copy(), upper.copy()
+        lower[:, axis], upper[:, axis] = hole[0][:, axis], hole[1][:, axis]
+
+
+def _copy(targets: Tensor, sources: Tensor, target_at: Corners, source_at: Corners, source_to: Corners) -> None:
     """Copy a box for each row of `targets`, from the same row of `sources` or from its only one."""
-    rows = np.flatnonzero((size > 0).all(axis=1))
+    rows = np.flatnonzero((source_to > source_at).all(axis=1)).tolist()
     # Slicing and copying small boxes takes numpy a fifth of the time that it takes torch.
-    into, out_of = (_fast(targets), _fast(sources))
+    into, out_of = _fast(targets), _fast(sources)
     alone = sources.ndim < targets.ndim
-    starts, ends = target_at[rows].tolist(), (target_at + size)[rows].tolist()
-    origins, limits = source_at[rows].tolist(), (source_at + size)[rows].tolist()
-    for row, start, end, origin, limit in zip(rows.tolist(), starts, ends, origins, limits, strict=True):
-        taken = tuple(map(slice, origin, limit))
-        into[(row, *map(slice, start, end))] = out_of[taken] if alone else out_of[(row, *taken)]
+    places, origins, limits = target_at.tolist(), source_at.tolist(), source_to.tolist()
+    ends = (target_at + source_to - source_at).tolist()
+    for row in rows:
+        taken = tuple(map(slice, origins[row], limits[row]))
+        into[(row, *map(slice, places[row], ends[row]))] = out_of[taken] if alone else out_of[(row, *taken)]
 
 
-def _fast(tensor: Tensor) -> npt.NDArray[np.generic] | Tensor:
+def _fast(tensor: Tensor) -> Any:
     return tensor.numpy() if tensor.device.type == "cpu" else tensor
 
 
@@ -149,6 +175,11 @@ def channels_last(tensor: Tensor) -> Tensor:
     """The tensor in the memory order that convolutions like, copied only where it is not."""
     memory = _MEMORY.get(tensor.ndim)
     return tensor.contiguous() if memory is None else tensor.contiguous(memory_format=memory)
+
+
+def by_case(tensor: Tensor, count: int) -> Tensor:
+    """(count, rows, ...) of (count * rows, ...), without a copy."""
+    return tensor.view(count, tensor.shape[0] // count, *tensor.shape[1:])
 
 
 def stacked(rows: Sequence[Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from voxplain_server.engines.activation_cache import cut, stacked
+from voxplain_server.engines.activation_cache import by_case, cut, stacked
 from voxplain_server.graph.box_reach import Corners
 from voxplain_server.graph.locality import Locality, Step
 from voxplain_server.graph.onnx_graph import Graph
@@ -95,7 +95,7 @@ def _convolution(making: _Making) -> CropLayer:
     rank = len(geometry.kernel)
     strides, dilations = list(geometry.strides), list(geometry.dilations)
     # torch leaves a single small crop to a slow path of its own; oneDNN takes a sixth of the time.
-    if weight.device.type == "cpu" and weight.dtype == torch.float32 and rank > 1 and torch.backends.mkldnn.is_available():
+    if weight.device.type == "cpu" and weight.dtype == torch.float32 and rank > 1 and torch._C._has_mkldnn:
         return lambda crops, place: torch.mkldnn_convolution(crops[0], weight, bias, [0] * rank, strides, dilations, groups)
     return lambda crops, place: _CONVOLVE[rank](crops[0], weight, bias, strides, 0, dilations, groups)
 
@@ -103,7 +103,7 @@ def _convolution(making: _Making) -> CropLayer:
 def _transposed_convolution(making: _Making) -> CropLayer:
     node = making.fx_node
     # Uneven borders stand behind the module as a crop of their own.
-    module = making.twin.get_submodule(str(node.target if node.op == "call_module" else node.all_input_nodes[0].target))
+    module: Any = making.twin.get_submodule(str(node.target if node.op == "call_module" else node.all_input_nodes[0].target))
     weight, bias = module.weight, module.bias
     strides, dilations, groups = module.stride, module.dilation, module.groups
     rank = weight.ndim - 2
@@ -217,7 +217,7 @@ def _moved(making: _Making) -> CropLayer:
     steps = tuple(slice(None, None, getattr(axis, "step", 1)) for axis in making.step.rule.operands[0].axes)
     if all(step.step == 1 for step in steps):
         return lambda crops, place: crops[0]
-    return lambda crops, place: crops[0].unflatten(0, (place.count, -1))[(slice(None), *steps)].flatten(0, 1)
+    return lambda crops, place: by_case(crops[0], place.count)[(slice(None), *steps)].flatten(0, 1)
 
 
 def _reshaped(making: _Making) -> CropLayer:
@@ -231,7 +231,7 @@ def _transposed(making: _Making) -> CropLayer:
     order = [getattr(axis, "source", 0) + 1 for axis in making.step.rule.operands[0].axes]
 
     def layer(crops: Sequence[Tensor], place: CropPlace) -> Tensor:
-        rows = crops[0].unflatten(0, (place.count, -1)).permute(0, *order)
+        rows = by_case(crops[0], place.count).permute(0, *order)
         return rows.flatten(0, 1)
 
     return layer
@@ -243,11 +243,11 @@ def _as_in_twin(making: _Making) -> CropLayer:
     if making.step.rule.rows:
         return lambda crops, place: call(crops)
 
-    def by_case(crops: Sequence[Tensor], place: CropPlace) -> Tensor:
-        cases = [crop.unflatten(0, (place.count, -1)) for crop in crops]
+    def one_by_one(crops: Sequence[Tensor], place: CropPlace) -> Tensor:
+        cases = [by_case(crop, place.count) for crop in crops]
         return stacked([call([case[number] for case in cases]) for number in range(place.count)])
 
-    return by_case
+    return one_by_one
 
 
 def partial_call(twin: Twin, node: fx.Node, values: Sequence[str]) -> Callable[[Sequence[Tensor]], Tensor]:

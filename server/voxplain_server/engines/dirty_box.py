@@ -78,6 +78,10 @@ class BoxTravel:
         some = next(iter(sizes.values()), np.zeros((0, 0)))
         return np.zeros(len(some)) if total is None else total
 
+    def work(self, sizes: Mapping[str, npt.NDArray[np.int64]]) -> float:
+        """Operations for one perturbation with boxes of the given edges, (axes,) for each value; never 0."""
+        return float(self.flops({value: size[None] for value, size in sizes.items()})[0]) + self.locality.tail_flops + 1.0
+
     def count_flops(self, boxes: DirtyBoxes) -> npt.NDArray[np.float64]:
         """(count,) operations for recomputing every dirty box, and the tail where it is reached."""
         total = np.zeros(boxes.count)
@@ -95,8 +99,6 @@ class BoxTravel:
         return reached
 
     def _kin_of(self, step: Step, whole_channels: set[str]) -> str:
-        operands = step.rule.operands
-        if len(operands) != 1 or not operands[0].plain or operands[0].value not in whole_channels:
-            return step.output
-        same = self.locality.shapes[operands[0].value] == self.locality.shapes[step.output]
-        return self.kin[operands[0].value] if same else step.output
+        source = step.rule.operands[0].value
+        same = self.locality.shapes[source] == self.locality.shapes[step.output]
+        return self.kin[source] if step.in_place and same and source in whole_channels else step.output

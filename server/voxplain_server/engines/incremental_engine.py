@@ -11,8 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from voxplain_server.engines.activation_cache import ActivationCache, channels_last
+from voxplain_server.engines.activation_cache import ActivationCache, by_case, channels_last
 from voxplain_server.engines.batched_scores import ask
+from voxplain_server.engines.compute_streams import ComputeStreams
 from voxplain_server.engines.dirty_box import BoxTravel, DirtyBoxes
 from voxplain_server.engines.engine import Cancelled, Evaluator
 from voxplain_server.engines.incremental_groups import BoxGroup, group_by_shape
@@ -98,6 +99,8 @@ class IncrementalEvaluator:
         self._held: _Held | None = None
         self._dense_base: tuple[Case, Score, float] | None = None
         self._interrupted = False
+        on_host = self._device.type == "cpu"
+        self._streams = ComputeStreams((torch.get_num_threads() if threads is None else threads) if on_host else 1)
 
     @property
     def name(self) -> str:
@@ -168,12 +171,17 @@ class IncrementalEvaluator:
         reached = prepared.travel.reach_end(boxes)
         dense = reached & (prepared.travel.count_flops(boxes) > self._max_share * prepared.locality.full_flops)
         chosen = np.flatnonzero(reached & ~dense)
-        for chunk in self._chunks(prepared, boxes, chosen):
-            ask(cancelled)
+
+        def evaluate(chunk: BoxGroup) -> npt.NDArray[np.float64]:
             with torch.inference_mode():
                 inputs = self._changed_inputs(prepared, held, chunk, changes, perturbations)
                 answers = prepared.steps.run(chunk, held.cache, inputs)
-            scores[chunk.members] = score.of(self._with_batch_axis(answers))
+            return score.of(self._with_batch_axis(answers))
+
+        chunks = self._chunks(prepared, boxes, chosen)
+        for chunk, found in zip(chunks, self._streams.map(evaluate, chunks), strict=True):
+            ask(cancelled)
+            scores[chunk.members] = found
         whole = np.flatnonzero(dense)
         if whole.size:
             asked = [perturbations[int(index)] for index in whole]
@@ -187,11 +195,19 @@ class IncrementalEvaluator:
         per_call = _FLOPS_PER_CALL["cpu" if self._device.type == "cpu" else "cuda"] * len(prepared.locality.steps)
         groups = group_by_shape(prepared.travel, boxes, chosen, flops_per_call=per_call)
         bytes_each = torch.empty(0, dtype=self._dtype).element_size()
-        return [
+        # No stream is to wait long for the last part of another one.
+        share = sum(group.members.size * prepared.travel.work(group.sizes) for group in groups) / (2 * self._streams.threads)
+        parts = [
             part
             for group in groups
-            for part in group.parts(max(1, CHUNK_BYTES // prepared.steps.bytes_per_case(group, bytes_each)))
+            for part in group.parts(
+                min(
+                    max(1, CHUNK_BYTES // prepared.steps.bytes_per_case(group, bytes_each)),
+                    max(1, int(share / prepared.travel.work(group.sizes))),
+                )
+            )
         ]
+        return sorted(parts, key=lambda part: -part.members.size * prepared.travel.work(part.sizes))
 
     def _changed_inputs(
         self,
@@ -208,7 +224,7 @@ class IncrementalEvaluator:
             for name in names
             if name is not None
         }
-        rows = {name: crop.unflatten(0, (count, -1)) for name, crop in crops.items()}
+        rows = {name: by_case(crop, count) for name, crop in crops.items()}
         for row, member in enumerate(group.members):
             arrays = [None if name is None else rows[name][row] for name in names]
             origins = [np.zeros(0, np.int64) if name is None else group.starts[name][row] for name in names]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from voxplain_server.engines.activation_cache import ActivationCache, Patch, stacked
+from voxplain_server.engines.activation_cache import ActivationCache, Patch, by_case
 from voxplain_server.engines.crop_layers import CropPlace, build_layer
 from voxplain_server.engines.dirty_box import BoxTravel
 from voxplain_server.engines.incremental_groups import BoxGroup
 from voxplain_server.engines.incremental_tail import IncrementalTail
-from voxplain_server.graph.box_reach import Boxes, BoxReach, Corners
 from voxplain_server.graph.locality import Locality, Step
 from voxplain_server.graph.onnx_graph import Graph
 from voxplain_server.graph.twin import Twin
@@ -61,7 +60,7 @@ class IncrementalPass:
                     patches.pop(operand.value, None)
         whole = {name: self._paste(name, count, cache, patches.get(name)) for name in self._locality.frontier}
         if self._tail is None:
-            return whole[self._locality.output].unflatten(0, (count, -1))
+            return by_case(whole[self._locality.output], count)
         return self._run_tail(self._tail, whole, count)
 
     def bytes_per_case(self, group: BoxGroup, element_bytes: int) -> int:
@@ -72,9 +71,8 @@ class IncrementalPass:
             if size is None:
                 continue
             made, read = int(np.prod(size)), 0
-            result = Boxes(np.zeros((1, size.size), np.int64), size[None])
             for reach in self._travel.reaches[step.output]:
-                read += int(np.prod(reach.needed(result).size))
+                read += int(np.prod(reach.needed(np.zeros((1, size.size), np.int64), size)[1]))
             held += made
             largest = max(largest, read)
         held += sum(int(np.prod(self._locality.shapes[name])) for name in self._locality.frontier)
@@ -85,13 +83,14 @@ class IncrementalPass:
     ) -> tuple[CropPlace, list[Tensor]]:
         kin = self._travel.kin[step.output]
         start, size = group.starts[kin], group.sizes[kin]
+        if kin != step.output:
+            # Made from its own place in one operand: nothing is gathered.
+            return CropPlace(group.members.size, start, size, (start,)), [patches[step.rule.operands[0].value].elements]
         crops, crop_starts = [], []
         for operand, reach in zip(step.rule.operands, self._travel.reaches[step.output], strict=True):
-            needed = _needed(reach, start, size)
-            crop_size = needed.size[0]
-            patch = patches.get(operand.value)
-            crops.append(cache.crop(operand.value, needed.start, crop_size, fill=operand.fill, patch=patch))
-            crop_starts.append(needed.start)
+            needed, edges = reach.needed(start, size)
+            crops.append(cache.crop(operand.value, needed, edges, fill=operand.fill, patch=patches.get(operand.value)))
+            crop_starts.append(needed)
         return CropPlace(group.members.size, start, size, tuple(crop_starts)), crops
 
     def _patch(self, name: str, group: BoxGroup, elements: Tensor) -> Patch:
@@ -104,24 +103,7 @@ class IncrementalPass:
 
     def _run_tail(self, tail: IncrementalTail, whole: Mapping[str, Tensor], count: int) -> Tensor:
         if tail.batched:
-            return tail.run(whole, count).unflatten(0, (count, -1))
-        cases = {name: tensor.unflatten(0, (count, -1)) for name, tensor in whole.items()}
+            return by_case(tail.run(whole, count), count)
+        cases = {name: by_case(tensor, count) for name, tensor in whole.items()}
         answers = [tail.run({name: each[number] for name, each in cases.items()}, 1) for number in range(count)]
-        return stacked(answers).unflatten(0, (count, -1)) if answers[0].ndim else torch.stack(answers)
-
-
-def _needed(reach: BoxReach, start: Corners, size: Corners) -> Boxes:
-    """What boxes of equal edges need of an operand, with equal edges themselves."""
-    needed = reach.needed(Boxes(start, start + size))
-    if not reach.spreads:
-        return needed
-    edges = needed.size.max(axis=0)
-    first = np.minimum(needed.start, np.maximum(reach.shape - edges, 0))
-    # A border is allowed along axes that slide; there all edges are equal already.
-    first = np.where((needed.size == edges).all(axis=0), needed.start, first)
-    return Boxes(first, first + edges)
-
-
-def evaluate_alone(passes: Sequence[Tensor]) -> Tensor:
-    """Answers of several parts, behind one another."""
-    return stacked(passes)
+        return torch.stack(answers)

@@ -63,7 +63,8 @@ class IncrementalTail:
             for name in str(node.target).split("."):
                 found = getattr(found, name)
             return found
-        args, options = (fx.node.map_arg(each, lambda source: environment[source]) for each in (node.args, node.kwargs))
+        args: Any = fx.node.map_arg(node.args, lambda source: environment[source])
+        options: Any = fx.node.map_arg(node.kwargs, lambda source: environment[source])
         if node.op == "call_module":
             return self._twin.get_submodule(str(node.target))(*args, **options)
         target: Callable[..., Any] = node.target  # type: ignore[assignment]

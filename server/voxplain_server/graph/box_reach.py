@@ -54,11 +54,15 @@ class BoxReach:
         self._step = np.array([axis.step for axis in followed], np.int64)
         self._begin = np.array([axis.begin for axis in followed], np.int64)
         self._spreads = np.array([isinstance(axis, Spread) for axis in followed], np.bool_)
-
-    @property
-    def spreads(self) -> bool:
+        self.spreads = bool(self._spreads.any())
         """Whether any axis is enlarged: then equal boxes of the result may need boxes of different edges."""
-        return bool(self._spreads.any())
+        # The same for each axis of the operand: the axis of the result that reads it, and how.
+        self._reader = np.zeros(self.shape.size, np.intp)
+        self._factor, self._offset, self._reach = (np.zeros(self.shape.size, np.int64) for _ in range(3))
+        self._whole = np.ones(self.shape.size, np.bool_)
+        self._reader[self._source], self._factor[self._source] = self._following, self._step
+        self._offset[self._source], self._reach[self._source] = self._begin, self._window
+        self._whole[self._source] = False
 
     def dirty(self, boxes: Boxes) -> Boxes:
         """What of the result depends on `boxes` of the operand; a box that nothing reads gives an empty one."""
@@ -71,17 +75,33 @@ class BoxReach:
         stop[:, self._following] = np.clip(np.where(self._spreads, writing[1], reading[1]), 0, limit)
         return Boxes(start, stop)
 
-    def needed(self, boxes: Boxes) -> Boxes:
-        """What of the operand `boxes` of the result depend on; it may reach beyond the operand, into a border."""
-        start, stop = self._all(self.shape, len(boxes.start))
-        lower, upper = boxes.start[:, self._following], boxes.stop[:, self._following]
-        read = lower * self._step - self._begin, (upper - 1) * self._step - self._begin + self._window
+    def needed(self, start: Corners, size: Corners) -> tuple[Corners, Corners]:
+        """What of the operand boxes of equal edges depend on, in boxes of equal edges; they may reach into a border.
+
+        Args:
+            start: (boxes, axes) of the result.
+            size: (axes,) of the result.
+
+        Returns:
+            Start (boxes, axes) and size (axes,) in the operand.
+        """
+        if not self.spreads:
+            first = start[:, self._reader] * self._factor - self._offset
+            return first, np.where(self._whole, self.shape, (size[self._reader] - 1) * self._factor + self._reach)
+        lower, upper = start[:, self._following], start[:, self._following] + size[self._following]
         limit = self.shape[self._source]
-        writer = np.clip(-((self._window - 1 - self._begin - lower) // self._step), 0, limit - 1)
+        # Between two writers there may be elements that none writes to: the crop begins at the one before.
+        writer = np.minimum(-((self._window - 1 - self._begin - lower) // self._step), (lower + self._begin) // self._step)
+        writer = np.clip(writer, 0, limit - 1)
         behind = np.clip((upper - 1 + self._begin) // self._step + 1, writer + 1, limit)
-        start[:, self._source] = np.where(self._spreads, writer, read[0])
-        stop[:, self._source] = np.where(self._spreads, behind, read[1])
-        return Boxes(start, stop)
+        first, edges = np.zeros((len(start), self.shape.size), np.int64), self.shape.copy()
+        first[:, self._source] = np.where(self._spreads, writer, lower * self._step - self._begin)
+        read = (size[self._following] - 1) * self._step + self._window
+        edges[self._source] = np.where(self._spreads, (behind - writer).max(axis=0), read)
+        # Boxes that grew to the common edges move back into the operand: what spreads has no border.
+        inside = np.minimum(first, np.maximum(self.shape - edges, 0))
+        moves = np.isin(np.arange(self.shape.size), self._source[self._spreads])
+        return np.where(moves, inside, first), edges
 
     @staticmethod
     def _all(shape: Corners, count: int) -> tuple[Corners, Corners]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from voxplain_server.graph.axis_reach import AxisReach, Slide, Spread, Whole
-from voxplain_server.graph.locality import Operand, Rule
+from voxplain_server.graph.local_rule import Operand, Rule
 from voxplain_server.graph.onnx_graph import Array, Graph, Node
 from voxplain_server.graph.shape_reading import ExactShape
 from voxplain_server.graph.window_geometry import window_geometry
@@ -96,7 +96,7 @@ def find_rule(graph: Graph, node: Node, voxels: frozenset[str], shapes: Mapping[
 
 
 def _pointwise(place: Place) -> list[Operand] | None:
-    operands = []
+    operands: list[list[AxisReach]] = []
     for value in place.dependent:
         shape = place.shapes[value]
         if len(shape) != place.rank:
@@ -204,9 +204,9 @@ def _scales(place: Place) -> list[float] | None:
     older = place.node.op == "Upsample" or place.graph.opset < 11
     found = place.attribute("scales") if older else None
     constant = place.constant(1 if older else 2)
-    if found is None and (constant is None or constant.size == 0):
-        return None
-    return [float(scale) for scale in (np.ravel(constant) if found is None and constant is not None else found)]
+    if found is not None:
+        return [float(scale) for scale in found]
+    return None if constant is None or constant.size == 0 else [float(scale) for scale in np.ravel(constant)]
 
 
 def _concatenation(place: Place) -> list[Operand] | None:

@@ -10,50 +10,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from voxplain_server.graph.axis_reach import AxisReach, Slide, Whole
 from voxplain_server.graph.dependence import dependence
+from voxplain_server.graph.local_operators import find_rule
+from voxplain_server.graph.local_rule import Rule
 from voxplain_server.graph.onnx_graph import Graph, Node
 from voxplain_server.graph.shape_reading import ExactShape
-
-
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """A value that a step reads and that depends on voxels.
-
-    Attributes:
-        value: its name.
-        axes: for each axis of the step's result, how it follows the operand.
-        fill: what stands outside the operand where the step reaches beyond it.
-    """
-
-    value: str
-    axes: tuple[AxisReach, ...]
-    fill: float = 0.0
-
-    @property
-    def plain(self) -> bool:
-        """Whether every place of the result reads the same place, all channels of it at most, and no other."""
-        return all(_is_own_place(axis, place) for place, axis in enumerate(self.axes))
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """How one operator answers to a local change.
-
-    Attributes:
-        operands: the voxel-dependent inputs, in the node's order.
-        flops: floating-point operations for the whole result.
-        rows: whether axis 0 is computed row by row, so that several cases may be stacked on it.
-    """
-
-    operands: tuple[Operand, ...]
-    flops: float
-    rows: bool = True
-
-    @property
-    def has_whole_channels(self) -> bool:
-        """Whether a change always reaches all channels of the result."""
-        return all(len(operand.axes) > 1 and isinstance(operand.axes[1], Whole) for operand in self.operands)
+from voxplain_server.graph.work import count_flops
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,12 +27,14 @@ class Step:
         output: the value it makes.
         rule: how it answers to a local change.
         flops_per_element: floating-point operations for one element of the result.
+        in_place: whether it has one operand, and every place of the result reads the same place of it and no other.
     """
 
     node: Node
     output: str
     rule: Rule
     flops_per_element: float
+    in_place: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,11 +69,8 @@ class Locality:
         whole_channels = {step.output for step in self.steps if step.rule.has_whole_channels}
         found = {*self.inputs, *self.frontier}
         for step in self.steps:
-            alone = len(step.rule.operands) == 1
             found.update(
-                operand.value
-                for operand in step.rule.operands
-                if not (alone and operand.plain and operand.value in whole_channels)
+                operand.value for operand in step.rule.operands if not (step.in_place and operand.value in whole_channels)
             )
         return frozenset(found)
 
@@ -122,8 +83,6 @@ def analyse_locality(graph: Graph, output: str, shapes: Mapping[str, ExactShape]
         output: a value of it.
         shapes: of every value of the twin, as read_shapes tells them.
     """
-    from voxplain_server.graph.local_operators import count_flops, find_rule
-
     output = graph.resolve(output)
     voxels = frozenset(dependence(graph))
     local = set(graph.inputs)
@@ -136,7 +95,7 @@ def analyse_locality(graph: Graph, output: str, shapes: Mapping[str, ExactShape]
             continue
         value = node.outputs[0]
         local.add(value)
-        steps.append(Step(node, value, rule, rule.flops / max(math.prod(shapes[value]), 1)))
+        steps.append(Step(node, value, rule, rule.flops / math.prod(shapes[value]), _is_in_place(rule, shapes, value)))
     read = {value: node for node in tail for value in node.inputs if value in local}
     voxels_read = {value for node in tail if node.op not in ("Shape", "Size") for value in node.inputs if value in local}
     has_tail = output not in local
@@ -162,7 +121,7 @@ def _is_local(node: Node, local: set[str], voxels: frozenset[str]) -> bool:
     return bool(dependent) and node.op not in ("Shape", "Size") and all(value in local for value in dependent)
 
 
-def _is_own_place(axis: AxisReach, place: int) -> bool:
-    if isinstance(axis, Slide):
-        return axis.plain and axis.source == place
-    return isinstance(axis, Whole) and axis.source == place == 1
+def _is_in_place(rule: Rule, shapes: Mapping[str, ExactShape], value: str) -> bool:
+    operand, made = rule.operands[0], shapes[value]
+    read = shapes[operand.value]
+    return len(rule.operands) == 1 and operand.plain and (read[0], *read[2:]) == (made[0], *made[2:])
