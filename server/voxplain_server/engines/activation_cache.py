@@ -35,17 +35,23 @@ class Patch:
 
 
 class ActivationCache:
-    """Unperturbed values, and how crops are cut from them.
+    """Unperturbed values, and how crops are cut from them. It is never changed, so several threads may read it.
 
     Args:
         values: each with axis 0 of the case alone; channels-last where it has planes or volumes.
     """
+
+    holds_changes = False
+    """Whether changed elements are in the values already."""
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:
         self._values = dict(values)
 
     def __getitem__(self, name: str) -> Tensor:
         return self._values[name]
+
+    def absorb(self, name: str, patch: Patch) -> None:
+        """Take note of changed elements: nothing is done, they stay apart."""
 
     @property
     def bytes(self) -> int:
@@ -60,7 +66,7 @@ class ActivationCache:
         *,
         fill: float,
         patch: Patch | None,
-        writable: bool = False,
+        shared: bool = True,
     ) -> Tensor:
         """Cut a box of equal edges for each perturbation, with its changed elements in place.
 
@@ -70,16 +76,16 @@ class ActivationCache:
             size: (axes,).
             fill: what stands beyond.
             patch: the changed elements; None: nothing changed.
-            writable: False: the result may be the patch itself.
+            shared: whether the result may be the patch itself.
 
         Returns:
             (perturbations * size[0], *size[1:]).
         """
-        if patch is not None and not writable:
+        if patch is not None and shared:
             within = _within(patch, start, size)
             if within is not None:
                 return within
-        base = self._values[name]
+        base = self._value(name)
         count, edges = len(start), [int(edge) for edge in size]
         crop = empty(count * edges[0], *edges[1:], like=base)
         targets = by_case(crop, count)
@@ -87,7 +93,7 @@ class ActivationCache:
         lower, upper = np.maximum(start, 0), np.minimum(stop, shape)
         for row in np.flatnonzero(((lower != start) | (upper != stop)).any(axis=1)).tolist():
             targets[row].fill_(fill)
-        if patch is None:
+        if patch is None or self.holds_changes:
             _copy(targets, base, lower - start, lower, upper)
             return crop
         inner = np.maximum(start, patch.start), np.minimum(stop, patch.start + patch.size)
@@ -97,6 +103,45 @@ class ActivationCache:
             _copy(targets, base, lower - start, lower, upper)
         _copy(targets, by_case(patch.elements, count), inner[0] - start, inner[0] - patch.start, inner[1] - patch.start)
         return crop
+
+    def _value(self, name: str) -> Tensor:
+        return self._values[name]
+
+
+class WalkCache(ActivationCache):
+    """The values of the perturbation evaluated last, on top of the unperturbed ones. For one perturbation at a time.
+
+    Args:
+        base: the unperturbed values.
+    """
+
+    holds_changes = True
+
+    def __init__(self, base: ActivationCache) -> None:
+        super().__init__(base._values)
+        self._own: dict[str, Tensor] = {}
+        self._changed: set[str] = set()
+
+    def absorb(self, name: str, patch: Patch) -> None:
+        """Write changed elements over what was there; a value is copied when it is first written to."""
+        base = self._values.get(name)
+        if base is None:
+            return
+        if name not in self._changed:
+            self._changed.add(name)
+            if name in self._own:
+                self._own[name].copy_(base)
+            else:
+                self._own[name] = base.clone()
+        box = tuple(slice(int(at), int(at) + int(edge)) for at, edge in zip(patch.start[0], patch.size, strict=True))
+        self._own[name][box] = patch.elements
+
+    def forget(self) -> None:
+        """Go back to the unperturbed values; the memory is kept for the next walk."""
+        self._changed.clear()
+
+    def _value(self, name: str) -> Tensor:
+        return self._own[name] if name in self._changed else self._values[name]
 
 
 def empty(*shape: int, like: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -13,40 +13,52 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_ASKED_EVERY_S = 0.1
+
 
 class ComputeStreams:
     """Carries out work on several threads of one core each. Every result is that of one core, whatever their number.
 
     Args:
-        threads: how many; with one, the calling thread does the work.
+        threads: how many.
     """
 
     def __init__(self, threads: int) -> None:
-        self.threads = threads
+        self.threads = max(threads, 1)
         self._pool: ThreadPoolExecutor | None = None
 
-    def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Results in the order of the items; few are under way at one time, and none is begun that is not asked for."""
-        if self.threads <= 1:
-            yield from map(work, items)
-            return
+    def map(self, work: Callable[[Item], Result], items: Iterable[Item], *, ask: Callable[[], None]) -> Iterator[Result]:
+        """Results in the order of the items; few are under way at one time, and none is begun that is not asked for.
+
+        Args:
+            work: carried out on one of the threads.
+            items: what for.
+            ask: called by the calling thread ten times in a second; what it raises ends everything once the work under way
+                has ended.
+        """
         if self._pool is None:
             self._pool = _one_core_pool(self.threads)
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
+                ask()
                 waiting.append(self._pool.submit(work, item))
                 if len(waiting) > self.threads:
-                    yield waiting.popleft().result()
+                    yield _result(waiting.popleft(), ask)
             while waiting:
-                yield waiting.popleft().result()
+                yield _result(waiting.popleft(), ask)
         finally:
             # Nobody waits for the rest: what has not begun never does, what has begun ends before the caller goes on.
             for future in waiting:
                 future.cancel()
-            for future in waiting:
-                if not future.cancelled():
-                    future.exception()
+            wait([future for future in waiting if not future.cancelled()])
+
+
+def _result(future: Future[Result], ask: Callable[[], None]) -> Result:
+    while not future.done():
+        wait([future], timeout=_ASKED_EVERY_S)
+        ask()
+    return future.result()
 
 
 def _one_core_pool(threads: int) -> ThreadPoolExecutor:

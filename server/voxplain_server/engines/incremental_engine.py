@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +11,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from voxplain import errors
 
-from voxplain_server.engines.activation_cache import ActivationCache, by_case, channels_last
+from voxplain_server.engines.activation_cache import ActivationCache, WalkCache, by_case, channels_last
 from voxplain_server.engines.batched_scores import ask
+from voxplain_server.engines.change_table import ChangeTable, Rows
 from voxplain_server.engines.compute_streams import ComputeStreams
 from voxplain_server.engines.dirty_box import BoxTravel, DirtyBoxes
 from voxplain_server.engines.engine import Cancelled, Evaluator
-from voxplain_server.engines.incremental_groups import BoxGroup, group_by_shape
+from voxplain_server.engines.incremental_groups import BoxGroup, alone, group_by_shape
 from voxplain_server.engines.incremental_pass import IncrementalPass
 from voxplain_server.engines.incremental_tail import run_keeping
-from voxplain_server.engines.input_change import InputChange, InputLayout, find_changes
+from voxplain_server.engines.incremental_walks import Walk, plan_walks, share_out
+from voxplain_server.engines.input_change import InputLayout
 from voxplain_server.engines.layout import assemble_tensors
 from voxplain_server.engines.perturbation import Perturbation
 from voxplain_server.engines.torch_engine import placed_twin
@@ -47,6 +51,29 @@ class _Prepared:
     locality: Locality
     travel: BoxTravel
     steps: IncrementalPass
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Work:
+    """How the perturbations of one call are evaluated.
+
+    Attributes:
+        table: all changes.
+        rows: the changes that each perturbation is made of.
+        boxes: what each dirties.
+        flops: what each takes by itself, from the case.
+        walks: those evaluated from one another.
+        grouped: numbers of those evaluated by themselves.
+        dense: numbers of those left to the dense engine; the others change nothing that is read.
+    """
+
+    table: ChangeTable
+    rows: list[Rows]
+    boxes: DirtyBoxes
+    flops: npt.NDArray[np.float64]
+    walks: list[Walk]
+    grouped: npt.NDArray[np.int64]
+    dense: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,9 +144,22 @@ class IncrementalEvaluator:
         return self._prepare(case).locality.full_flops
 
     def count_flops(self, case: Case, perturbations: Sequence[Perturbation]) -> npt.NDArray[np.float64]:
-        """(len(perturbations),) operations of each if it is evaluated incrementally; 0 where nothing changes."""
+        """(len(perturbations),) operations of each, evaluated by itself from the case; 0 where nothing changes."""
         prepared = self._prepare(case)
-        return prepared.travel.count_flops(self._boxes(prepared, [find_changes(each, case.volumes) for each in perturbations]))
+        table = self._table(prepared, case)
+        rows = [table.rows(each) for each in perturbations]
+        return prepared.travel.count_flops(prepared.travel.travel(table.boxes(rows), len(rows)))
+
+    def planned_flops(self, case: Case, perturbations: Sequence[Perturbation]) -> npt.NDArray[np.float64]:
+        """(len(perturbations),) operations of each as one call to `scores` evaluates them; nothing is computed."""
+        prepared = self._prepare(case)
+        work = self._plan(prepared, case, perturbations)
+        planned = np.zeros(len(perturbations))
+        planned[work.grouped] = work.flops[work.grouped]
+        planned[work.dense] = prepared.locality.full_flops
+        for walk in work.walks:
+            planned[list(walk.order)] = walk.work
+        return planned
 
     def scores(
         self,
@@ -164,30 +204,92 @@ class IncrementalEvaluator:
         self, case: Case, score: Score, perturbations: Sequence[Perturbation], *, batch_size: int, cancelled: Cancelled
     ) -> npt.NDArray[np.float64]:
         prepared, held = self._prepare(case), self._hold(case)
-        changes = [find_changes(each, case.volumes) for each in perturbations]
-        boxes = self._boxes(prepared, changes)
+        work = self._plan(prepared, case, perturbations)
         base = float(score.of(held.answer)[0])
         scores = np.full(len(perturbations), base)
-        reached = prepared.travel.reach_end(boxes)
-        dense = reached & (prepared.travel.count_flops(boxes) > self._max_share * prepared.locality.full_flops)
-        chosen = np.flatnonzero(reached & ~dense)
+        stopped = threading.Event()
+        free: list[WalkCache] = []
 
-        def evaluate(chunk: BoxGroup) -> npt.NDArray[np.float64]:
+        def asked() -> None:
+            try:
+                ask(cancelled)
+            except errors.Cancelled:
+                stopped.set()
+                raise
+
+        def evaluate(task: BoxGroup | Walk) -> tuple[Sequence[int], npt.NDArray[np.float64]]:
             with torch.inference_mode():
-                inputs = self._changed_inputs(prepared, held, chunk, changes, perturbations)
-                answers = prepared.steps.run(chunk, held.cache, inputs)
-            return score.of(self._with_batch_axis(answers))
+                if isinstance(task, Walk):
+                    answers = self._walk(task, prepared, held, work, free, stopped)
+                    return task.order, score.of(self._with_batch_axis(answers))
+                inputs = self._changed_inputs(
+                    prepared, held.cache, task, [work.rows[member] for member in task.members], work.table
+                )
+                answers = prepared.steps.run(task, held.cache, inputs)
+                return task.members.tolist(), score.of(self._with_batch_axis(answers))
 
-        chunks = self._chunks(prepared, boxes, chosen)
-        for chunk, found in zip(chunks, self._streams.map(evaluate, chunks), strict=True):
-            ask(cancelled)
-            scores[chunk.members] = found
-        whole = np.flatnonzero(dense)
-        if whole.size:
-            asked = [perturbations[int(index)] for index in whole]
-            given = self._dense.scores(case, score, asked, batch_size=batch_size, cancelled=cancelled)
-            scores[whole] = given + (base - self._base_of_dense(case, score))
+        tasks: list[BoxGroup | Walk] = [*work.walks, *self._chunks(prepared, work.boxes, work.grouped)]
+        for members, found in self._streams.map(evaluate, tasks, ask=asked):
+            scores[list(members)] = found
+        if work.dense.size:
+            left = [perturbations[int(index)] for index in work.dense]
+            given = self._dense.scores(case, score, left, batch_size=batch_size, cancelled=cancelled)
+            scores[work.dense] = given + (base - self._base_of_dense(case, score))
         return scores
+
+    def _plan(self, prepared: _Prepared, case: Case, perturbations: Sequence[Perturbation]) -> _Work:
+        travel, most = prepared.travel, self._max_share * prepared.locality.full_flops
+        table = self._table(prepared, case)
+        rows = [table.rows(each) for each in perturbations]
+        boxes = travel.travel(table.boxes(rows), len(rows))
+        flops = travel.count_flops(boxes)
+        walks = self._walks(prepared, table, rows, flops)
+        by_itself = travel.reach_end(boxes)
+        for walk in walks:
+            by_itself[list(walk.order)] = False
+        dense = by_itself & (flops > most)
+        return _Work(table, rows, boxes, flops, walks, np.flatnonzero(by_itself & ~dense), np.flatnonzero(dense))
+
+    def _walks(
+        self, prepared: _Prepared, table: ChangeTable, rows: Sequence[Rows], flops: npt.NDArray[np.float64]
+    ) -> list[Walk]:
+        near = [number for number in range(1, len(rows)) if _are_near(rows[number - 1], rows[number])]
+        if not near:
+            return []
+        between = [np.setxor1d(rows[number - 1], rows[number], assume_unique=True) for number in near]
+        from_neighbour = np.full(len(rows), np.inf)
+        from_neighbour[near] = prepared.travel.count_flops(prepared.travel.travel(table.boxes(between), len(between)))
+        full = prepared.locality.full_flops
+        walks = [
+            walk
+            for walk in plan_walks(flops, from_neighbour, most=self._max_share * full)
+            if table.are_apart(np.unique(np.concatenate([rows[number] for number in walk.order])))
+        ]
+        return share_out(walks, flops, streams=self._streams.threads, full=full)
+
+    def _walk(
+        self,
+        walk: Walk,
+        prepared: _Prepared,
+        held: _Held,
+        work: _Work,
+        free: list[WalkCache],
+        stopped: threading.Event,
+    ) -> Tensor:
+        cache = free.pop() if free else WalkCache(held.cache)
+        before: Rows = np.zeros(0, np.int64)
+        answers = []
+        for number in walk.order:
+            if stopped.is_set():
+                raise errors.Cancelled("CANCELLED", "the explanation was cancelled")
+            rows = np.setxor1d(before, work.rows[number], assume_unique=True)
+            step = alone(prepared.travel, prepared.travel.travel(work.table.boxes([rows]), 1), 0)
+            inputs = self._changed_inputs(prepared, cache, step, [rows], work.table, undone=before)
+            answers.append(prepared.steps.run(step, cache, inputs))
+            before = work.rows[number]
+        cache.forget()
+        free.append(cache)
+        return torch.cat(answers)
 
     def _chunks(self, prepared: _Prepared, boxes: DirtyBoxes, chosen: npt.NDArray[np.int64]) -> list[BoxGroup]:
         if chosen.size == 0:
@@ -212,29 +314,33 @@ class IncrementalEvaluator:
     def _changed_inputs(
         self,
         prepared: _Prepared,
-        held: _Held,
+        cache: ActivationCache,
         group: BoxGroup,
-        changes: Sequence[tuple[InputChange, ...]],
-        perturbations: Sequence[Perturbation],
+        rows: Sequence[Rows],
+        table: ChangeTable,
+        undone: Rows | None = None,
     ) -> dict[str, Tensor]:
+        """The boxes of the inputs with the changes `rows` of each perturbation written; those in `undone` are taken back."""
         count = group.members.size
         names = [name if name in group.sizes else None for name in prepared.locality.inputs]
         crops = {
-            name: held.cache.crop(name, group.starts[name], group.sizes[name], fill=0.0, patch=None)
+            name: cache.crop(name, group.starts[name], group.sizes[name], fill=0.0, patch=None)
             for name in names
             if name is not None
         }
-        rows = {name: by_case(crop, count) for name, crop in crops.items()}
-        for row, member in enumerate(group.members):
-            arrays = [None if name is None else rows[name][row] for name in names]
-            origins = [np.zeros(0, np.int64) if name is None else group.starts[name][row] for name in names]
-            for change in changes[int(member)]:
-                self._layout.write(arrays, origins, change, perturbations[int(member)].source)
+        cases = {name: by_case(crop, count) for name, crop in crops.items()}
+        back = frozenset(() if undone is None else undone.tolist())
+        for place, numbers in enumerate(rows):
+            arrays = [None if name is None else cases[name][place] for name in names]
+            origins = [np.zeros(0, np.int64) if name is None else group.starts[name][place] for name in names]
+            for number in numbers.tolist():
+                self._layout.write(
+                    arrays, origins, table.changes[number], table.case if number in back else table.sources[number]
+                )
         return crops
 
-    def _boxes(self, prepared: _Prepared, changes: Sequence[tuple[InputChange, ...]]) -> DirtyBoxes:
-        shapes = [prepared.locality.shapes[name] for name in prepared.locality.inputs]
-        return prepared.travel.travel(self._layout.boxes(changes, shapes), len(changes))
+    def _table(self, prepared: _Prepared, case: Case) -> ChangeTable:
+        return ChangeTable(self._layout, case.volumes, [prepared.locality.shapes[name] for name in prepared.locality.inputs])
 
     def _prepare(self, case: Case) -> _Prepared:
         volumes = [torch.empty((1, *volume.shape), device="meta") for volume in case.volumes]
@@ -271,3 +377,9 @@ class IncrementalEvaluator:
         """(perturbations, ...) as Score.of takes it."""
         table: npt.NDArray[Any] = answers.cpu().numpy()
         return table[:, 0] if self._model.output.has_batch_axis else table
+
+
+def _are_near(before: Rows, rows: Rows) -> bool:
+    """Whether two perturbations share most of their changes."""
+    shared = np.intersect1d(before, rows, assume_unique=True).size
+    return 2 * shared > min(before.size, rows.size)

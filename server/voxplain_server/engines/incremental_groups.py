@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,6 +101,8 @@ def _placed(travel: BoxTravel, boxes: DirtyBoxes, members: npt.NDArray[np.int64]
     return BoxGroup(members, starts, sizes)
 
 
-def total_elements(group: BoxGroup, values: Sequence[str], kin: Mapping[str, str]) -> int:
-    """Elements of the boxes of `values`, for one perturbation of a group."""
-    return sum(int(np.prod(group.sizes[kin[value]])) for value in values if kin[value] in group.sizes)
+def alone(travel: BoxTravel, boxes: DirtyBoxes, number: int) -> BoxGroup:
+    """A group of one perturbation, in its own boxes."""
+    dirty = {value: each for value, each in boxes.by_value.items() if (each.stop[number] > each.start[number]).all()}
+    sizes = {value: each.stop[number] - each.start[number] for value, each in dirty.items()}
+    return BoxGroup(np.array([number]), {value: each.start[number : number + 1] for value, each in dirty.items()}, sizes)

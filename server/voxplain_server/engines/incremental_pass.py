@@ -51,10 +51,13 @@ class IncrementalPass:
         """
         count = group.members.size
         patches = {name: self._patch(name, group, elements) for name, elements in inputs.items()}
+        for name, patch in patches.items():
+            cache.absorb(name, patch)
         for number, (step, layer) in enumerate(zip(self._locality.steps, self._layers, strict=True)):
             if self._travel.kin[step.output] in group.sizes:
                 place, crops = self._gather(step, group, cache, patches)
                 patches[step.output] = self._patch(step.output, group, layer(crops, place))
+                cache.absorb(step.output, patches[step.output])
             for operand in step.rule.operands:
                 if self._last_use[operand.value] == number:
                     patches.pop(operand.value, None)

@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from voxplain_server.engines.layout import Place, places
-from voxplain_server.engines.perturbation import Perturbation
 from voxplain_server.features.region import Box, Region
-from voxplain_server.graph.box_reach import Boxes
 from voxplain_server.models.case import Volumes
 from voxplain_server.models.model import Model
 
@@ -34,18 +32,15 @@ class InputChange:
     indices: npt.NDArray[np.int64] | None
 
 
-def find_changes(perturbation: Perturbation, against: Volumes) -> tuple[InputChange, ...]:
-    """What differs from the volumes `against` inside the regions; empty where nothing does."""
-    found = (_change(region, perturbation.source, against) for region in perturbation.regions)
-    return tuple(change for change in found if change is not None)
-
-
-def _change(region: Region, source: Volumes, against: Volumes) -> InputChange | None:
-    values, volume = source[region.modality], against[region.modality]
+def find_change(region: Region, source: Volumes, case: Volumes) -> InputChange | None:
+    """What differs from the case inside a region; None where nothing does."""
+    values, volume = source[region.modality], case[region.modality]
     if region.indices is not None:
-        indices = region.indices[values.reshape(-1)[region.indices] != volume.reshape(-1)[region.indices]]
-        if indices.size == 0:
+        differs = values.reshape(-1)[region.indices] != volume.reshape(-1)[region.indices]
+        if not differs.any():
             return None
+        # Regions may hold most of a volume: what can be shared is not copied.
+        indices = region.indices if differs.all() else region.indices[differs]
         axes = np.unravel_index(indices, volume.shape)
         return InputChange(region.modality, tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in axes), indices)
     differs = values[region.box] != volume[region.box]
@@ -67,29 +62,21 @@ class InputLayout:
     """
 
     def __init__(self, model: Model) -> None:
-        self._names = [spec.name for spec in model.inputs]
+        self.names = [spec.name for spec in model.inputs]
         self._places = places(model)
 
-    def boxes(self, changes: Sequence[tuple[InputChange, ...]], shapes: Sequence[tuple[int, ...]]) -> dict[str, Boxes]:
-        """The smallest box of every input that holds the changes of each perturbation.
+    def box(self, change: InputChange, shapes: Sequence[tuple[int, ...]]) -> tuple[int, list[int], list[int]]:
+        """The input that a change lies in, and where its box starts and stops there; other axes are taken whole.
 
         Args:
-            changes: of each perturbation.
+            change: in the volume's axes.
             shapes: of the inputs.
         """
-        starts = [np.repeat(np.array([shape], np.int64), len(changes), axis=0) for shape in shapes]
-        stops = [np.zeros_like(start) for start in starts]
-        for row, each in enumerate(changes):
-            for change in each:
-                place = self._places[change.modality]
-                axes = _axes(place, len(change.box))
-                start, stop = starts[place.input][row], stops[place.input][row]
-                for axis, part in zip(axes, change.box, strict=True):
-                    start[axis], stop[axis] = min(start[axis], part.start), max(stop[axis], part.stop)
-                for axis in range(start.size):
-                    if axis not in axes:
-                        start[axis], stop[axis] = 0, shapes[place.input][axis]
-        return {name: Boxes(start, stop) for name, start, stop in zip(self._names, starts, stops, strict=True)}
+        place = self._places[change.modality]
+        start, stop = [0] * len(shapes[place.input]), list(shapes[place.input])
+        for axis, part in zip(_axes(place, len(change.box)), change.box, strict=True):
+            start[axis], stop[axis] = part.start, part.stop
+        return place.input, start, stop
 
     def write(
         self,
