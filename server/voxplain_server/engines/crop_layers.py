@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,13 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from voxplain_server.engines.activation_cache import by_case, cut, stacked
 from voxplain_server.graph.box_reach import Corners
 from voxplain_server.graph.locality import Locality, Step
-from voxplain_server.graph.onnx_graph import Graph
 from voxplain_server.graph.twin import Twin
 from voxplain_server.graph.window_geometry import WindowGeometry, window_geometry
 
@@ -49,18 +49,25 @@ class CropLayer(Protocol):
     def __call__(self, crops: Sequence[Tensor], place: CropPlace) -> Tensor: ...
 
 
-def build_layer(graph: Graph, step: Step, locality: Locality, twin: Twin) -> CropLayer:
-    """The layer that computes `step` with the weights of the twin, on its device and in its precision."""
+def build_layer(step: Step, locality: Locality, twin: Twin, *, precise: bool = False) -> CropLayer:
+    """The layer that computes `step` with the weights of the twin, on its device.
+
+    Args:
+        step: the step.
+        locality: for the shapes.
+        twin: has the weights.
+        precise: whether it computes in float64, whatever the twin computes in.
+    """
     builder = _BUILDERS.get(step.node.op, _as_in_twin)
-    return builder(_Making(graph, step, locality, twin))
+    return builder(_Making(step, locality, twin, precise))
 
 
 @dataclass(frozen=True, slots=True)
 class _Making:
-    graph: Graph
     step: Step
     locality: Locality
     twin: Twin
+    precise: bool
 
     @property
     def module(self) -> Any:
@@ -239,7 +246,8 @@ def _transposed(making: _Making) -> CropLayer:
 
 def _as_in_twin(making: _Making) -> CropLayer:
     """Whatever the twin does, on crops in place of whole values."""
-    call = partial_call(making.twin, making.fx_node, [operand.value for operand in making.step.rule.operands])
+    values = [operand.value for operand in making.step.rule.operands]
+    call = partial_call(making.twin, making.fx_node, values, precise=making.precise)
     if making.step.rule.rows:
         return lambda crops, place: call(crops)
 
@@ -250,12 +258,14 @@ def _as_in_twin(making: _Making) -> CropLayer:
     return one_by_one
 
 
-def partial_call(twin: Twin, node: fx.Node, values: Sequence[str]) -> Callable[[Sequence[Tensor]], Tensor]:
+def partial_call(twin: Twin, node: fx.Node, values: Sequence[str], *, precise: bool) -> Callable[[Sequence[Tensor]], Tensor]:
     """One node of the twin as a function of some of its operands; the others are its constants."""
-    names = [twin.onnx_values[value] for value in values]
-    places = {name: place for place, name in enumerate(names)}
+    places = {twin.onnx_values[value]: place for place, value in enumerate(values)}
     constants = {source: _constant(twin, source) for source in node.all_input_nodes if source.name not in places}
-    target: Callable[..., Any] = twin.get_submodule(str(node.target)) if node.op == "call_module" else node.target  # type: ignore[assignment]
+    target: Any = twin.get_submodule(str(node.target)) if node.op == "call_module" else node.target
+    if precise:
+        target = copy.deepcopy(target).double() if isinstance(target, nn.Module) else target
+        constants = {source: _in_float64(constant) for source, constant in constants.items()}
 
     def call(crops: Sequence[Tensor]) -> Tensor:
         def operand(source: fx.Node) -> Any:
@@ -265,6 +275,10 @@ def partial_call(twin: Twin, node: fx.Node, values: Sequence[str]) -> Callable[[
         return made
 
     return call
+
+
+def _in_float64(constant: Any) -> Any:
+    return constant.double() if isinstance(constant, Tensor) and constant.is_floating_point() else constant
 
 
 def _constant(twin: Twin, node: fx.Node) -> Any:

@@ -30,9 +30,10 @@ class BoxTravel:
 
     Args:
         locality: the steps.
+        means: values that are a mean over a volume, of which only what the changed box adds is computed.
     """
 
-    def __init__(self, locality: Locality) -> None:
+    def __init__(self, locality: Locality, means: frozenset[str]) -> None:
         self.locality = locality
         self.reaches: dict[str, tuple[BoxReach, ...]] = {}
         self.kin: dict[str, str] = {name: name for name in locality.inputs}
@@ -45,7 +46,10 @@ class BoxTravel:
             )
             kin = self._kin_of(step, whole_channels)
             self.kin[step.output] = kin
-            self._weights[kin] = self._weights.get(kin, 0.0) + step.flops_per_element
+            paid, per_element = (
+                (self.kin[step.rule.operands[0].value], 1.0) if step.output in means else (kin, step.flops_per_element)
+            )
+            self._weights[paid] = self._weights.get(paid, 0.0) + per_element
             if step.rule.has_whole_channels:
                 whole_channels.add(step.output)
 

@@ -20,6 +20,7 @@ from voxplain_server.engines.compute_streams import ComputeStreams
 from voxplain_server.engines.dirty_box import BoxTravel, DirtyBoxes
 from voxplain_server.engines.engine import Cancelled, Evaluator
 from voxplain_server.engines.incremental_groups import BoxGroup, alone, group_by_shape
+from voxplain_server.engines.incremental_head import find_head
 from voxplain_server.engines.incremental_pass import IncrementalPass
 from voxplain_server.engines.incremental_tail import run_keeping
 from voxplain_server.engines.incremental_walks import Walk, plan_walks, share_out
@@ -205,7 +206,9 @@ class IncrementalEvaluator:
     ) -> npt.NDArray[np.float64]:
         prepared, held = self._prepare(case), self._hold(case)
         work = self._plan(prepared, case, perturbations)
-        base = float(score.of(held.answer)[0])
+        base = float(score.of(self._rounded(held.answer))[0])
+        # The head is more precise than the answer that went out; differences to that answer are to be exact.
+        shift = base - float(score.of(held.answer)[0])
         scores = np.full(len(perturbations), base)
         stopped = threading.Event()
         free: list[WalkCache] = []
@@ -230,7 +233,7 @@ class IncrementalEvaluator:
 
         tasks: list[BoxGroup | Walk] = [*work.walks, *self._chunks(prepared, work.boxes, work.grouped)]
         for members, found in self._streams.map(evaluate, tasks, ask=asked):
-            scores[list(members)] = found
+            scores[list(members)] = found + shift
         if work.dense.size:
             left = [perturbations[int(index)] for index in work.dense]
             given = self._dense.scores(case, score, left, batch_size=batch_size, cancelled=cancelled)
@@ -347,20 +350,23 @@ class IncrementalEvaluator:
         shapes = tuple(tuple(tensor.shape) for tensor in assemble_tensors(self._model, volumes))
         if shapes not in self._prepared:
             locality = analyse_locality(self._graph, self._model.output.score_name, read_shapes(self._twin, shapes))
-            travel = BoxTravel(locality)
-            steps = IncrementalPass(self._graph, self._twin, locality, travel, batched=self._model.batched)
+            head = find_head(locality)
+            travel = BoxTravel(locality, head.means)
+            steps = IncrementalPass(self._twin, locality, head, travel, batched=self._model.batched)
             self._prepared = {shapes: _Prepared(locality, travel, steps)}
         return self._prepared[shapes]
 
     def _hold(self, case: Case) -> _Held:
         if self._held is None or self._held.case is not case:
             self._held = None
-            locality = self._prepare(case).locality
+            prepared = self._prepare(case)
             volumes = [torch.tensor(volume, device=self._device, dtype=self._dtype)[None] for volume in case.volumes]
             inputs = tuple(channels_last(tensor) for tensor in assemble_tensors(self._model, volumes))
-            keep = {self._twin.onnx_values[value]: value for value in locality.kept}
+            keep = {self._twin.onnx_values[value]: value for value in prepared.steps.kept}
             output, kept = run_keeping(self._twin, inputs, keep)
-            cache = ActivationCache({name: channels_last(tensor) for name, tensor in kept.items()})
+            with torch.inference_mode():
+                cache = prepared.steps.complete(kept)
+            output = output if prepared.locality.has_tail else cache[prepared.locality.output]
             answer = output.cpu().numpy()
             self._held = _Held(case, cache, answer if self._model.output.has_batch_axis else answer[None])
         return self._held
@@ -372,6 +378,9 @@ class IncrementalEvaluator:
             value = self._dense.scores(case, score, [nothing], batch_size=1, cancelled=lambda: False)[0]
             known = self._dense_base = (case, score, float(value))
         return known[2]
+
+    def _rounded(self, answer: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return answer.astype(np.float32) if self._dtype == torch.float32 else answer
 
     def _with_batch_axis(self, answers: Tensor) -> npt.NDArray[Any]:
         """(perturbations, ...) as Score.of takes it."""

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxplain_server.engines.activation_cache import ActivationCache, Patch, by_case
-from voxplain_server.engines.crop_layers import CropPlace, build_layer
+from voxplain_server.engines.activation_cache import ActivationCache, Patch, by_case, channels_last
+from voxplain_server.engines.crop_layers import CropLayer, CropPlace, build_layer
 from voxplain_server.engines.dirty_box import BoxTravel
-from voxplain_server.engines.incremental_groups import BoxGroup
+from voxplain_server.engines.incremental_groups import BoxGroup, Edges
+from voxplain_server.engines.incremental_head import IncrementalHead, SpatialMean
 from voxplain_server.engines.incremental_tail import IncrementalTail
+from voxplain_server.graph.box_reach import Corners
 from voxplain_server.graph.locality import Locality, Step
-from voxplain_server.graph.onnx_graph import Graph
 from voxplain_server.graph.twin import Twin
 
 
@@ -22,21 +23,38 @@ class IncrementalPass:
     """The steps of one graph, ready to run on boxes.
 
     Args:
-        graph: the model.
         twin: its twin, up to the value that is asked for.
         locality: of the graph.
+        head: of the graph.
         travel: carries boxes through it.
         batched: whether axis 0 of the model's inputs is a batch.
     """
 
-    def __init__(self, graph: Graph, twin: Twin, locality: Locality, travel: BoxTravel, *, batched: bool) -> None:
+    def __init__(self, twin: Twin, locality: Locality, head: IncrementalHead, travel: BoxTravel, *, batched: bool) -> None:
         self._locality = locality
         self._travel = travel
-        self._layers = [build_layer(graph, step, locality, twin) for step in locality.steps]
+        self._head = head
+        self._layers = [self._layer(step, twin) for step in locality.steps]
         self._tail = IncrementalTail(locality, twin, batched=batched) if locality.has_tail else None
         self._last_use = {
             operand.value: number for number, step in enumerate(locality.steps) for operand in step.rule.operands
         } | dict.fromkeys(locality.frontier, len(locality.steps))
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Values that `run` wants to find in its cache."""
+        return self._locality.kept | self._head.means
+
+    def complete(self, values: Mapping[str, Tensor]) -> ActivationCache:
+        """The cache for one case: what the twin computed, with the head in float64 in its place."""
+        found = {name: channels_last(tensor) for name, tensor in values.items() if name not in self._head.precise}
+        for step, layer in zip(self._locality.steps, self._layers, strict=True):
+            if step.output in self._head.precise:
+                size = np.array(self._locality.shapes[step.output], np.int64)
+                starts = tuple(np.zeros((1, len(axes)), np.int64) for axes in (operand.axes for operand in step.rule.operands))
+                place = CropPlace(1, np.zeros((1, size.size), np.int64), size, starts)
+                found[step.output] = layer([found[operand.value] for operand in step.rule.operands], place)
+        return ActivationCache(found)
 
     def run(self, group: BoxGroup, cache: ActivationCache, inputs: Mapping[str, Tensor]) -> Tensor:
         """Evaluate a group.
@@ -89,12 +107,28 @@ class IncrementalPass:
         if kin != step.output:
             # Made from its own place in one operand: nothing is gathered.
             return CropPlace(group.members.size, start, size, (start,)), [patches[step.rule.operands[0].value].elements]
+        if step.output in self._head.means and not cache.holds_changes:
+            return CropPlace(group.members.size, start, size, ()), self._mean_crops(step, start, size, cache, patches)
         crops, crop_starts = [], []
         for operand, reach in zip(step.rule.operands, self._travel.reaches[step.output], strict=True):
             needed, edges = reach.needed(start, size)
             crops.append(cache.crop(operand.value, needed, edges, fill=operand.fill, patch=patches.get(operand.value)))
             crop_starts.append(needed)
         return CropPlace(group.members.size, start, size, tuple(crop_starts)), crops
+
+    def _mean_crops(
+        self, step: Step, start: Corners, size: Edges, cache: ActivationCache, patches: Mapping[str, Patch]
+    ) -> list[Tensor]:
+        """What the mean over a volume needs of it: the changed box, the same box unchanged, and the unchanged mean."""
+        source = step.rule.operands[0].value
+        changed = patches[source]
+        unchanged = cache.crop(source, changed.start, changed.size, fill=0.0, patch=None)
+        return [changed.elements, unchanged, cache.crop(step.output, start, size, fill=0.0, patch=None)]
+
+    def _layer(self, step: Step, twin: Twin) -> CropLayer:
+        if step.output in self._head.means:
+            return SpatialMean(step, self._locality)
+        return build_layer(step, self._locality, twin, precise=step.output in self._head.precise)
 
     def _patch(self, name: str, group: BoxGroup, elements: Tensor) -> Patch:
         kin = self._travel.kin[name]

@@ -70,7 +70,8 @@ def test_an_occlusion_window_takes_the_operations_of_its_boxes(engine: Increment
             channels = width
         start, stop = start // 2, -(-stop // 2)
         expected += 8 * channels * (stop - start) ** 3
-    head = 8**3 * channels + 2 * (channels * 32 + 32 * 2) + 32
+    # What the changed box adds to the mean, and two linear layers.
+    head = (stop - start) ** 3 * channels + 2 * (channels * 32 + 32 * 2) + 32
     found = engine.count_flops(case, [occlude(case, (slice(40, 51),) * 3)])
     assert found[0] == expected + head
 
