@@ -8,7 +8,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from voxplain_server.models.engine_choice import EnginePreference
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -59,6 +61,7 @@ class Settings:
         workers: compute processes.
         threads_per_worker: compute threads of each.
         device: where they compute.
+        engine: which engine evaluates perturbed cases.
         reflection: whether the service describes itself to generic clients.
         insecure: whether plaintext may leave this host.
         checkpoint_key: authenticates checkpoints; replicas that take over from each other share it. Only from
@@ -74,6 +77,7 @@ class Settings:
     workers: int = 1
     threads_per_worker: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
+    engine: EnginePreference = "auto"
     reflection: bool = False
     insecure: bool = False
     checkpoint_key: bytes | None = field(default=None, repr=False)
@@ -125,6 +129,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         workers=given.workers,
         threads_per_worker=given.threads_per_worker or max(1, available_cpus() // max(1, given.workers)),
         device=given.device,
+        engine=given.engine,
         reflection=given.reflection,
         insecure=given.insecure,
         checkpoint_key=environ["VOXPLAIN_CHECKPOINT_KEY"].encode() if environ.get("VOXPLAIN_CHECKPOINT_KEY") else None,
@@ -143,6 +148,8 @@ def _check(settings: Settings) -> None:
         raise SettingsRefused("--threads-per-worker must be at least 1")
     if settings.device not in ("cpu", "cuda"):
         raise SettingsRefused("--device must be cpu or cuda")
+    if settings.engine not in get_args(EnginePreference):
+        raise SettingsRefused("--engine must be auto, onnxruntime or incremental")
     for name in ("port", "health_port", "metrics_port"):
         if not 0 <= getattr(settings, name) <= 65535:
             raise SettingsRefused(f"--{name.replace('_', '-')} must lie between 0 and 65535")
@@ -193,6 +200,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("workers", int, 1, "compute processes")
     add("threads_per_worker", int, None, "compute threads of each worker (default: the container's processors, divided)")
     add("device", str, "cpu", "where workers compute: cpu, or cuda for an NVIDIA GPU")
+    add("engine", str, "auto", "what evaluates perturbed cases: onnxruntime, incremental, or auto for the faster one")
     for name, text in (
         ("reflection", "let generic clients ask for the contract"),
         ("insecure", "let plaintext leave this host: only where the network is encrypted by other means"),

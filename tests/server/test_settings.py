@@ -18,6 +18,11 @@ def test_arguments_win_over_variables_and_variables_over_defaults(tmp_path: Path
     assert not settings.reflection
 
 
+def test_the_engine_is_chosen_by_measuring_unless_it_is_named(tmp_path: Path) -> None:
+    assert read_settings(["--models", str(tmp_path)], {}).engine == "auto"
+    assert read_settings(["--models", str(tmp_path)], {"VOXPLAIN_ENGINE": "onnxruntime"}).engine == "onnxruntime"
+
+
 def test_flags_can_be_set_by_variables(tmp_path: Path) -> None:
     assert read_settings(["--models", str(tmp_path)], {"VOXPLAIN_REFLECTION": "true"}).reflection
     assert not read_settings(["--models", str(tmp_path)], {"VOXPLAIN_REFLECTION": "0"}).reflection
@@ -41,6 +46,7 @@ def test_loopback_needs_no_flag(tmp_path: Path, host: str) -> None:
         (["--workers", "0"], "--workers"),
         (["--threads-per-worker", "-1"], "--threads-per-worker"),
         (["--device", "abacus"], "--device"),
+        (["--engine", "steam"], "--engine"),
         (["--port", "70000"], "--port"),
         (["--max-tensors", "0"], "--max-tensors"),
         (["--queue-length", "-1"], "--queue-length"),

@@ -5,7 +5,8 @@ What every Evaluator promises (tests/server/engines/test_engine_promises.py hold
 - scores come back in the order of the perturbations, one float64 for each;
 - the score of an empty perturbation equals the base score of the same engine within one float32 spacing;
 - equal calls (same perturbations, same batch size, same threads) give equal bytes;
-- rows do not depend on what else is in the call beyond the batch size; the last batch is filled up, not cut;
+- a dense engine's rows do not depend on what else is in the call beyond the batch size: the last batch is filled up, not
+  cut; one that recomputes what changes groups the whole call by shape, and another company moves a row by rounding only;
 - it looks at `cancelled` between batches and raises Cancelled;
 - memory does not grow with the number of perturbations.
 """

@@ -151,6 +151,11 @@ class IncrementalEvaluator:
         rows = [table.rows(each) for each in perturbations]
         return prepared.travel.count_flops(prepared.travel.travel(table.boxes(rows), len(rows)))
 
+    def shares(self, perturbations: Sequence[Perturbation], case: Case) -> npt.NDArray[np.float64]:
+        """(len(perturbations),) operations of each, evaluated by itself, over those of a whole pass; 1 where one is done."""
+        shares = self.count_flops(case, perturbations) / self.full_flops(case)
+        return np.where(shares > self._max_share, 1.0, shares)
+
     def planned_flops(self, case: Case, perturbations: Sequence[Perturbation]) -> npt.NDArray[np.float64]:
         """(len(perturbations),) operations of each as one call to `scores` evaluates them; nothing is computed."""
         prepared = self._prepare(case)
@@ -194,9 +199,13 @@ class IncrementalEvaluator:
         if interrupt is not None:
             interrupt()
 
+    def forget(self) -> None:
+        """Let go of the case and of what was computed of it."""
+        self._held = self._dense_base = None
+
     def shrink(self) -> None:
         """Give back the memory that is kept between calls; call it after a job."""
-        self._held = self._dense_base = None
+        self.forget()
         shrink = getattr(self._dense, "shrink", None)
         if shrink is not None:
             shrink()

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from voxplain_server.models.engine_choice import EngineChoice
+
 
 @dataclass(frozen=True, slots=True)
 class ModelTraits:
@@ -23,6 +25,7 @@ class ModelTraits:
         evaluation_seconds: measured time of one evaluation on this host.
         evaluation_voxels: voxels of all modalities of the case on which it was measured; 0: not known.
         background_cases: background cases held by the bundle.
+        engine_choice: which engine evaluates perturbed cases; None: nobody chose, whole passes do.
     """
 
     unsupported_operators: tuple[str, ...] = ()
@@ -35,6 +38,7 @@ class ModelTraits:
     evaluation_seconds: float = 0.0
     evaluation_voxels: int = 0
     background_cases: int = 0
+    engine_choice: EngineChoice | None = None
 
     PARITY_BOUND: ClassVar[float] = 1e-4
 

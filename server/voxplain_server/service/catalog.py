@@ -94,7 +94,7 @@ class CatalogAnswers(catalog_pb2_grpc.CatalogServiceServicer):
     def _estimate(self, spec: explain_pb2.ExplainSpec) -> catalog_pb2.EstimateExplanationResponse:
         checked = check_spec(spec, self._catalog, self._limits)
         entry = checked.entry
-        execution = resolve_execution(entry.model, checked.spec, engine=entry.engine, threads=1)
+        execution = resolve_execution(entry.model, checked.spec, engine=entry.engine, engines=entry.engines, threads=1)
         plans = []
         for method in checked.spec.methods:
             evaluations = checked.evaluations[method.key]
@@ -106,7 +106,7 @@ class CatalogAnswers(catalog_pb2_grpc.CatalogServiceServicer):
                     blocks=0 if gradients else -(-evaluations // execution.block_size),
                     estimated_duration=_duration(checked.estimated_seconds[method.key]),
                     features=checked.features.get(method.key),
-                    engine=_gradient_engine(entry.engine) if gradients else entry.engine,
+                    engine=_gradient_engine(entry.engine) if gradients else execution.engine,
                 )
             )
         return catalog_pb2.EstimateExplanationResponse(

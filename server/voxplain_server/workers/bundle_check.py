@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,7 @@ from voxplain_server.models.model import ModalitySpec, Model
 from voxplain_server.models.model_refused import ModelRefused
 from voxplain_server.models.nifti_file import read_nifti
 from voxplain_server.models.traits import ModelTraits
+from voxplain_server.workers.engine_probe import choose_engine
 from voxplain_server.workers.faults import describe_fault
 from voxplain_server.workers.model_description import describe_model
 
@@ -69,8 +70,12 @@ def check_bundle(asked: worker_pb2.Check, *, threads: int, device: Literal["cpu"
     evaluator.answer(answered[0].case)
     seconds = time.monotonic() - began_at
     traits = _traits(loaded, answered, seconds, threads=threads, device=device)
+    choice = choose_engine(
+        loaded, evaluator, answered[0].case, preferred=asked.engine, pass_seconds=seconds, threads=threads, device=device
+    )
+    traits = replace(traits, engine_choice=choice)
     return worker_pb2.Checked(
-        model_json=model_to_json(model, traits), description=describe_model(model, traits), engine=evaluator.name
+        model_json=model_to_json(model, traits), description=describe_model(model, traits), engine=choice.engine
     )
 
 

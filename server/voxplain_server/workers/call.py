@@ -261,7 +261,7 @@ class Call:
         if (told.method, told.block) in lease.blocks:
             lease.blocks.remove((told.method, told.block))
         run.compute_seconds += told.seconds
-        self._observer.evaluations(method=run.name, engine=self.entry.engine, count=told.evaluated)
+        self._observer.evaluations(method=run.name, engine=self.execution.engine, count=told.evaluated)
         if told.saved:
             self._observer.saved(reason="unchanged", count=told.saved)
         if run.desk is not None and self.board is not None and run.desk.finish(told.block, saved=told.saved):
@@ -380,7 +380,7 @@ class Call:
         if told is None:
             # What a lost or failed lead has sent of this method is not whole.
             run.drop_maps()
-        engine = self.prepared.prediction.plans[run.index].engine if self.prepared is not None else self.entry.engine
+        engine = self.prepared.prediction.plans[run.index].engine if self.prepared is not None else self.execution.engine
         result = run.result(told, ending, began_at=self.began_at, engine=engine)
         while run.maps:
             ready = run.maps.pop(0)

@@ -20,13 +20,19 @@ class CatalogEntry:
         model: what its bundle says.
         traits: what checking its graph has shown.
         description: as clients see it.
-        engine: name of the engine that evaluates it.
+        engine: name of the engine that evaluates it where a call pins none.
     """
 
     model: Model
     traits: ModelTraits
     description: catalog_pb2.Model
     engine: str
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Names of all engines that can evaluate it."""
+        choice = self.traits.engine_choice
+        return (self.engine,) if choice is None else choice.available
 
 
 @dataclass(frozen=True, slots=True)

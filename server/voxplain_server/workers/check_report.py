@@ -53,7 +53,8 @@ def _told(entry: CatalogEntry) -> Iterator[str]:
         yield f"    {_modality(modality)}"
     yield f"  Answers {_answer(entry)}."
     batches = "several perturbed cases at a time" if model.batched else "one perturbed case at a time: its batch axis is fixed"
-    yield f"  One evaluation takes {traits.evaluation_seconds:.3g} s on this host ({entry.engine}); {batches}."
+    yield f"  A whole pass takes {traits.evaluation_seconds:.3g} s on this host; {batches}."
+    yield f"  {_engine(entry)}"
     yield f"  {_twin(entry)}"
     if traits.default_cam_layers:
         yield f"  Grad-CAM reads {', '.join(traits.default_cam_layers)}, of {len(traits.cam_layers)} layers that it could read."
@@ -92,6 +93,20 @@ def _answer(entry: CatalogEntry) -> str:
     }
     threshold = "" if output.decision_threshold is None else f", decided at {output.decision_threshold:g}"
     return f"{kinds[output.kind]}{threshold}; explained as {' or '.join(scales)}"
+
+
+def _engine(entry: CatalogEntry) -> str:
+    choice = entry.traits.engine_choice
+    told = f"Perturbed cases are evaluated by {entry.engine}"
+    if choice is None:
+        return f"{told}."
+    others = [name for name in choice.available if name != entry.engine]
+    also = f" A call may pin {' or '.join(others)}." if others else ""
+    parity = ""
+    if choice.difference is not None:
+        far = f"differ by {choice.difference:.1e} of the largest effect"
+        parity = f" The engines {far if choice.difference else 'agree up to the rounding of a score'}."
+    return f"{told}: {choice.reason}.{parity}{also}"
 
 
 def _twin(entry: CatalogEntry) -> str:

@@ -94,7 +94,9 @@ class BundleChecker:
             await self._worker.ready
         self._answer = asyncio.get_running_loop().create_future()
         self._worker.lease(1, self)
-        command = worker_pb2.Check(name=place.name, version=place.version, folder=str(place.folder))
+        command = worker_pb2.Check(
+            name=place.name, version=place.version, folder=str(place.folder), engine=self._settings.engine
+        )
         self._worker.send(worker_pb2.Command(check=command))
         return await self._answer
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from voxplain.errors import UnsupportedByModel
 
-from voxplain_server.engines.engine import Differentiable
+from voxplain_server.engines.engine import Differentiable, Evaluator
 from voxplain_server.engines.onnx_engine import OnnxEngine
 from voxplain_server.models.bundle_place import BundlePlace
 from voxplain_server.models.loading import LoadedModel, load_model
 from voxplain_server.models.model import Model
 from voxplain_server.models.model_refused import ModelRefused
 
+if TYPE_CHECKING:
+    from voxplain_server.engines.incremental_engine import IncrementalEvaluator
+
 
 class HeldModel:
-    """A loaded model with its engines; the twin is built when the first gradient method asks for it.
+    """A loaded model with its engines; the twin is built when the first gradient method asks for it, and the engine that
+    recomputes only what changes when the first call names it.
 
     Args:
         loaded: the model.
@@ -31,6 +35,27 @@ class HeldModel:
         self._threads = threads
         self._device: Literal["cpu", "cuda"] = device
         self._twin: Differentiable | None = None
+        self._incremental: IncrementalEvaluator | None = None
+
+    def evaluator_named(self, engine: str) -> Evaluator:
+        """The engine that scores perturbed cases in a call; by whole passes where the name is not of the other one."""
+        return self.incremental_named(engine) or self.evaluator
+
+    def incremental_named(self, engine: str) -> IncrementalEvaluator | None:
+        """The engine that recomputes only what changes, where it is the one that is named.
+
+        Raises:
+            voxplain_server.graph.unsupported_operator.UnsupportedOperator: the model has none; checking it has said so.
+        """
+        if engine != f"incremental-{self._device}":
+            return None
+        if self._incremental is None:
+            from voxplain_server.engines.incremental_engine import IncrementalEvaluator
+
+            self._incremental = IncrementalEvaluator(
+                self._graph, self.model, self.evaluator, device=self._device, threads=self._threads
+            )
+        return self._incremental
 
     @property
     def twin(self) -> Differentiable:
@@ -44,8 +69,14 @@ class HeldModel:
             self._twin = TorchEngine(twin, self.model, device=self._device, threads=self._threads)
         return self._twin
 
+    def forget(self) -> None:
+        """Let go of the last case; called when its call has ended."""
+        if self._incremental is not None:
+            self._incremental.forget()
+
     def rest(self) -> None:
         """Give back the memory that engines keep between passes; called when a job has ended."""
+        self.forget()
         self.evaluator.shrink()
 
 

@@ -123,7 +123,8 @@ class WorkerPool:
         began_at = asyncio.get_running_loop().time()
         self._check_open()
         entry = self._catalog.find(job.spec.model, job.spec.version)
-        execution = resolve_execution(entry.model, job.spec, engine=entry.engine, threads=self._settings.threads_per_worker)
+        threads = self._settings.threads_per_worker
+        execution = resolve_execution(entry.model, job.spec, engine=entry.engine, engines=entry.engines, threads=threads)
         binding = bind_request(entry.model.digest, job.spec, execution)
         checkpoint = self._read_checkpoint(job, binding)
         ticket = self._queue(entry)

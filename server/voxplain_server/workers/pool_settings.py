@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from voxplain_server.models.engine_choice import EnginePreference
 from voxplain_server.workers.process import WorkerStart
 
 
@@ -16,6 +17,7 @@ class PoolSettings:
         workers: compute processes.
         threads_per_worker: compute threads of each.
         device: where they compute; all workers of a pool are alike, or their maps would not be.
+        engine: which engine evaluates perturbed cases; "auto": for each model the one that was measured to be faster.
         preload: whether workers import torch before the first gradient is asked for: seconds saved, 300 MiB spent.
         max_loaded_models: models that one worker keeps loaded.
         queue_limit: calls that may wait for a worker; more are refused at once.
@@ -35,6 +37,7 @@ class PoolSettings:
     workers: int = 1
     threads_per_worker: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
+    engine: EnginePreference = "auto"
     preload: bool = True
     max_loaded_models: int = 2
     queue_limit: int = 16

@@ -19,7 +19,6 @@ from voxplain_server.methods import all_methods
 from voxplain_server.methods.estimate import Estimate
 from voxplain_server.methods.method import GradientMethod, Method, PerturbationMethod, Setting
 from voxplain_server.methods.pass_cache import PassCache
-from voxplain_server.methods.plan import Block, Plan
 from voxplain_server.models.case import Case
 from voxplain_server.models.case_building import ClientTensor, FittedCase, build_case
 from voxplain_server.models.cautions import describe_cautions
@@ -33,6 +32,7 @@ from voxplain_server.workers.map_sender import MapSender
 from voxplain_server.workers.memory import map_memory
 from voxplain_server.workers.method_result import make_prediction, make_result
 from voxplain_server.workers.method_run import duration
+from voxplain_server.workers.planned import Planned, plan_method
 from voxplain_server.workers.score_board import ScoreBoard
 
 _TOLD_EVERY_S = 0.5
@@ -68,13 +68,16 @@ class Session:
         self._command = command
         self._spec = command.spec
         self.held = held
+        self._evaluator = held.evaluator_named(command.execution.engine)
+        self._incremental = held.incremental_named(command.execution.engine)
         self._channel = channel
         self._cancelled = cancelled
         self._abandoned = abandoned
         size = max((place.offset + place.size for place in command.tensors), default=0)
         self._bytes = map_memory(memory, size, writable=False)
         self._traits = traits
-        self._plans: dict[int, tuple[Plan, tuple[Block, ...]]] = {}
+        self._plans: dict[int, Planned] = {}
+        self._answer_seconds = 0.0
         self._features = FeatureCache()
         self._passes = PassCache()
         self._board: ScoreBoard | None = None
@@ -93,21 +96,21 @@ class Session:
         self._sender = MapSender(call=self.call, channel=self._channel, maker=MapMaker(self._fitted, self._spec.grid))
         self._stop_if_asked()
         answered_at = time.monotonic()
-        answer = self.held.evaluator.answer(self._case)
-        evaluation_seconds = time.monotonic() - answered_at
+        answer = self._evaluator.answer(self._case)
+        self._answer_seconds = time.monotonic() - answered_at
         self._targeted = resolve_target(self.held.model, self._spec.target, answer, self._case.mask)
-        prepared = worker_pb2.Prepared(engine=self.held.evaluator.name)
+        prepared = worker_pb2.Prepared(engine=self._evaluator.name)
         if not self._command.lead:
             return prepared
         prepared.prediction.CopyFrom(make_prediction(self.held.model, self._targeted))
         prepared.cautions.extend(describe_cautions(self._fitted.cautions))
         prepared.digests.extend(self._digests())
-        self._answer_early(prepared.prediction, evaluation_seconds)
+        self._answer_early(prepared.prediction)
         for index in range(len(self._spec.methods)):
             self._stop_if_asked()
             outline = self._outline(index)
             prepared.outlines.append(outline)
-            prepared.prediction.plans.append(self._announce(index, outline, evaluation_seconds))
+            prepared.prediction.plans.append(self._announce(index, outline))
         return prepared
 
     def attach(self, descriptor: int, evaluations: Sequence[int]) -> None:
@@ -122,16 +125,16 @@ class Session:
             voxplain.errors.Cancelled: the front wants no more of it.
         """
         began_at = time.monotonic()
-        plan, blocks = self._plan(index)
-        block, board = blocks[number], self._the_board
-        same = plan.unchanged[block.start : block.stop]
+        planned = self._plan(index)
+        block, board = planned.blocks[number], self._the_board
+        same = planned.plan.unchanged[block.start : block.stop]
         scores = np.full(block.stop - block.start, self._target.value)
         changed = np.flatnonzero(~same)
         if changed.size:
-            scores[changed] = self.held.evaluator.scores(
+            scores[changed] = self._evaluator.scores(
                 self._case,
                 self._target.score,
-                [plan.perturbation(block.start + int(place)) for place in changed],
+                [planned.plan.perturbation(block.start + int(place)) for place in changed],
                 batch_size=self._command.execution.batch_size,
                 cancelled=self._cancelled,
             )
@@ -170,7 +173,8 @@ class Session:
         """Tell what the scores on the board mean, and send maps where they are wanted."""
         began_at = time.monotonic()
         index = command.method
-        plan, blocks = self._plan(index)
+        planned = self._plan(index)
+        plan, blocks = planned.plan, planned.blocks
         # A copy, flags first: the front goes on setting flags, and a flag is set only after its scores are there.
         done = self._the_board.done(index).copy()
         scores = self._the_board.scores(index).copy()
@@ -183,11 +187,13 @@ class Session:
         if not isinstance(method, PerturbationMethod):
             raise InternalFault("NO_ESTIMATE", "the front asked for an estimate of a method that has none")
         estimate = method.estimate(plan, np.where(done, scores, np.nan), done)
-        return self._tell(index, estimate, command.want, began_at, engine=self.held.evaluator.name, evaluations=int(done.sum()))
+        return self._tell(index, estimate, command.want, began_at, engine=self._evaluator.name, evaluations=int(done.sum()))
 
     def interrupt(self) -> None:
         """Stop the pass under way; called from another thread, after `cancelled` has become true."""
-        self.held.evaluator.interrupt()
+        interrupt = getattr(self._evaluator, "interrupt", None)
+        if interrupt is not None:
+            interrupt()
 
     def close(self) -> None:
         """Let go of everything."""
@@ -196,6 +202,7 @@ class Session:
         self._board = self._fitted = self._targeted = self._sender = None
         self._plans.clear()
         self._features, self._passes = FeatureCache(), PassCache()
+        self.held.forget()
         self._bytes = np.zeros(0, dtype=np.uint8)
 
     # The case.
@@ -257,22 +264,33 @@ class Session:
             passes=self._passes,
         )
 
-    def _plan(self, index: int) -> tuple[Plan, tuple[Block, ...]]:
-        """The plan of a method and its blocks; a helper makes it when it gets its first block."""
+    def _plan(self, index: int) -> Planned:
+        """The plan of a method; a helper makes it when it gets its first block."""
         if index not in self._plans:
             method = self._method(index)
             if not isinstance(method, PerturbationMethod):
                 raise InternalFault("NO_PLAN", "the front asked for blocks of a method that has none")
-            plan = method.plan(self._setting(index))
-            self._plans[index] = plan, plan.blocks
+            self._plans[index] = plan_method(
+                method, self._setting(index), self._spec, incremental=self._incremental, pass_seconds=self._pass_seconds
+            )
         return self._plans[index]
 
-    def _answer_early(self, prediction: explain_pb2.Prediction, evaluation_seconds: float) -> None:
+    @property
+    def _pass_seconds(self) -> float:
+        if self._incremental is None:
+            return self._answer_seconds
+        # Its answer keeps every activation: it tells nothing about a whole pass.
+        return self._traits.evaluation_seconds_of([volume.shape for volume in self._case.volumes]) or self._answer_seconds
+
+    def _answer_early(self, prediction: explain_pb2.Prediction) -> None:
         """Tell what the model answered at once: making supervoxels can take longer than all that came before."""
         answered = worker_pb2.Answered(prediction=prediction)
         for index in range(len(self._spec.methods)):
-            plan = self._announce(index, self._expected(index), evaluation_seconds)
-            answered.prediction.plans.append(plan)
+            asked = self._spec.methods[index]
+            groups = hasattr(getattr(asked, asked.WhichOneof("method") or ""), "grouping")
+            # What an evaluation changes decides what it costs, and only the plan knows.
+            outline = self._expected(index) if groups or self._incremental is None else self._outline(index)
+            answered.prediction.plans.append(self._announce(index, outline))
         self._send(answered=answered)
 
     def _expected(self, index: int) -> worker_pb2.Outline:
@@ -290,27 +308,27 @@ class Session:
         if expected.gradient or expected.HasField("refused"):
             return expected
         try:
-            plan, blocks = self._plan(index)
+            planned = self._plan(index)
         except Cancelled:
             raise
         except Exception as error:
             return worker_pb2.Outline(refused=describe_fault(error))
         return worker_pb2.Outline(
-            evaluations=plan.evaluations,
-            starts=[block.start for block in blocks],
-            stops=[block.stop for block in blocks],
-            features=plan.features,
+            evaluations=planned.plan.evaluations,
+            starts=[block.start for block in planned.blocks],
+            stops=[block.stop for block in planned.blocks],
+            features=planned.plan.features,
         )
 
-    def _announce(self, index: int, outline: worker_pb2.Outline, evaluation_seconds: float) -> explain_pb2.MethodPlan:
+    def _announce(self, index: int, outline: worker_pb2.Outline) -> explain_pb2.MethodPlan:
         # A gradient pass is a forward and a backward pass, the latter about twice the work.
-        seconds = evaluation_seconds * (3.0 if outline.gradient else 1.0)
+        whole = self._pass_seconds * outline.evaluations * (3.0 if outline.gradient else 1.0)
         announced = explain_pb2.MethodPlan(
             method_key=self._spec.methods[index].key,
             evaluations=outline.evaluations,
             blocks=len(outline.starts),
-            estimated_duration=duration(seconds * outline.evaluations),
-            engine=self.held.gradient_engine if outline.gradient else self.held.evaluator.name,
+            estimated_duration=duration(self._plans[index].seconds if index in self._plans else whole),
+            engine=self.held.gradient_engine if outline.gradient else self._evaluator.name,
             refused_reason=outline.refused.reason,
         )
         if outline.HasField("features"):
@@ -343,8 +361,8 @@ class Session:
             assumptions=method.assumptions,
             remarks=remarks,
         )
-        if index in self._plans and self._plans[index][0].features is not None:
-            result.features = self._plans[index][0].features or 0
+        if index in self._plans and self._plans[index].plan.features is not None:
+            result.features = self._plans[index].plan.features or 0
         return worker_pb2.Estimated(
             method=index,
             want=want,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from voxplain.v1 import explain_pb2, tensor_pb2
-from voxplain_server.workers.execution import differences, resolve_execution
+from voxplain_server.workers.execution import INCREMENTAL_BLOCK, block_of_plan, differences, resolve_execution
 
 from tests.fakes import fake_model
 
@@ -66,6 +66,32 @@ def test_axes_of_any_size_are_taken_from_the_client() -> None:
     sent = tensor_pb2.Tensor(role=tensor_pb2.TENSOR_ROLE_VOLUME, modality="t1", shape=[256, 256, 128])
     execution = resolve_execution(model, explain_pb2.ExplainSpec(tensors=[sent]), engine="e", threads=1)
     assert (execution.batch_size, execution.block_size) == (1, 8)
+
+
+@pytest.mark.parametrize(
+    ("pinned", "engine", "block"), [("", "a", 8), ("incremental-cpu", "incremental-cpu", 512), ("b", "a", 8)]
+)
+def test_an_engine_is_as_pinned_where_the_model_has_it_and_cuts_blocks_of_its_own(pinned: str, engine: str, block: int) -> None:
+    spec = explain_pb2.ExplainSpec(execution=explain_pb2.Execution(engine=pinned))
+    model = fake_model([(128, 128, 128)] * 4)
+    found = resolve_execution(model, spec, engine="a", engines=("a", "incremental-cpu"), threads=1)
+    assert (found.engine, found.block_size) == (engine, block)
+
+
+@pytest.mark.parametrize(
+    ("edge", "share", "most", "block"),
+    [
+        (128, 1.0, 512, 8),
+        (128, 0.125, 512, 64),
+        (128, 0.002, 512, 512),
+        (128, 0.0, 512, 512),
+        (128, 0.125, 5, 5),
+        (16, 1, 512, 256),
+    ],
+)
+def test_blocks_of_a_plan_take_about_the_same_work(edge: int, share: float, most: int, block: int) -> None:
+    assert most <= INCREMENTAL_BLOCK
+    assert block_of_plan(fake_model([(edge, edge, edge)] * 4), explain_pb2.ExplainSpec(), most=most, share=share) == block
 
 
 def test_what_cannot_be_as_pinned_is_told_and_only_that() -> None:

@@ -1,0 +1,60 @@
+"""A method's plan, cut into blocks that suit the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from voxplain.v1 import explain_pb2
+
+from voxplain_server.methods.method import PerturbationMethod, Setting
+from voxplain_server.methods.plan import Block, Plan
+from voxplain_server.workers.execution import block_of_plan
+from voxplain_server.workers.plan_cost import estimate_cost
+
+if TYPE_CHECKING:
+    from voxplain_server.engines.incremental_engine import IncrementalEvaluator
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planned:
+    """What is to be evaluated.
+
+    Attributes:
+        plan: its perturbations.
+        blocks: the plan's, made once.
+        seconds: estimate of all its evaluations.
+    """
+
+    plan: Plan
+    blocks: tuple[Block, ...]
+    seconds: float
+
+
+def plan_method(
+    method: PerturbationMethod,
+    setting: Setting,
+    spec: explain_pb2.ExplainSpec,
+    *,
+    incremental: IncrementalEvaluator | None,
+    pass_seconds: float,
+) -> Planned:
+    """Plan a method: the same blocks on every worker.
+
+    Args:
+        method: the method.
+        setting: what it may look at; its block size is the largest.
+        spec: the call.
+        incremental: the engine, where it recomputes only what changes.
+        pass_seconds: what a whole pass takes.
+    """
+    plan = method.plan(setting)
+    cost = estimate_cost(plan, setting.case, setting.traits, incremental=incremental, pass_seconds=pass_seconds)
+    blocks = plan.blocks
+    if incremental is not None:
+        share = 1.0 if any(block.chain for block in blocks) else cost.share
+        size = block_of_plan(setting.case.model, spec, most=setting.block_size, share=share)
+        if size != setting.block_size:
+            plan = method.plan(replace(setting, block_size=size))
+            blocks = plan.blocks
+    return Planned(plan, blocks, cost.seconds)
