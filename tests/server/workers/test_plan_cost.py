@@ -81,4 +81,3 @@ def test_what_reaches_everything_costs_a_whole_pass(tiny: TinyModel, engine: Inc
     plan = FewPerturbations((boxes(tiny, None),) * 3, np.zeros(3, np.bool_))
     cost = estimate_cost(plan, tiny.case, ModelTraits(engine_choice=RATES), incremental=engine, pass_seconds=0.5)
     assert (cost.share, cost.seconds) == (1.0, 1.5)
-
