@@ -47,7 +47,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         nibabel.save(nibabel.Nifti1Image(voxels, bundle.affine), folder / f"{name}.nii.gz")
         files += ["--volume", f"{name}={folder / f'{name}.nii.gz'}"]
         volumes[name] = Volume(Geometry(voxels.shape, bundle.affine), voxels)
-    with RunningServer(bundle.models, ["--workers", "1", "--threads-per-worker", "1"]) as server:
+    # A named engine: which one a measurement would choose for so small a model, chance decides.
+    with RunningServer(bundle.models, ["--workers", "1", "--threads-per-worker", "1", "--engine", "onnxruntime"]) as server:
         yield Served(server.address, bundle, volumes, files)
 
 
