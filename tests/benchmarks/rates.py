@@ -18,6 +18,7 @@ from tests.benchmarks.peer import PeerRun, difference, run_captum
 from tests.serving import RunningServer
 
 EDGE = 128
+SAMPLED_WINDOWS = 4096
 SCORE_SPACINGS = 32
 """Differences of scores below so many float32 spacings of the score are rounding."""
 
@@ -53,7 +54,7 @@ def measure() -> Iterator[Figure]:
         models = Path(scratch)
         vgg_like.write_bundle(models, EDGE)
         peers = {name: run_captum(name, EDGE) for name in methods}
-        with RunningServer(models) as server, Client(server.address, policy=None) as client:
+        with RunningServer(models, ("--engine", "onnxruntime")) as server, Client(server.address) as client:
 
             def explain(asked: list[method_pb2.Method | str]) -> ExplanationResult:
                 with client.explain(
@@ -65,6 +66,8 @@ def measure() -> Iterator[Figure]:
                 result = explain([method])
                 yield from _rate(name, result, peers[name])
             yield from _gradients(explain([*SIX]), run_captum("gradients", EDGE))
+        with RunningServer(models, ("--engine", "incremental")) as server, Client(server.address) as client:
+            yield _incremental(client, case, peers["occlusion"])
 
 
 def _rate(name: str, result: ExplanationResult, peer: PeerRun) -> Iterator[Figure]:
@@ -79,6 +82,17 @@ def _rate(name: str, result: ExplanationResult, peer: PeerRun) -> Iterator[Figur
     theirs_rate = peer.evaluations / peer.seconds
     detail = f"{1000 / ours_rate:.0f} ms against {1000 / theirs_rate:.0f} ms an evaluation, engine {ended.engine}"
     yield figure(f"rate/{name.replace('-', '_')}_vs_captum", ours_rate / theirs_rate, "x", detail)
+
+
+def _incremental(client: Client, case: dict[str, np.ndarray], peer: PeerRun) -> Figure:
+    """The default occlusion (window 11, stride 5, noise), of whose 62,500 windows an even sample is evaluated."""
+    budget = explain_pb2.Budget(max_evaluations=SAMPLED_WINDOWS)
+    with client.explain(model="vgg-like", volumes=case, methods=["occlusion"], target=CLASS_INDEX, budget=budget) as running:
+        ended = running.result().results["occlusion"]
+    ours = _seconds(ended) / ended.evaluations_done
+    theirs = peer.seconds / peer.evaluations
+    detail = f"{1000 * ours:.1f} ms against {1000 * theirs:.0f} ms a window; {ended.evaluations_done} windows, coarse to fine"
+    return figure("incremental/occlusion_11_5_noise_vs_captum", theirs / ours, "x", detail)
 
 
 def _gradients(result: ExplanationResult, peer: PeerRun) -> Iterator[Figure]:
