@@ -11,7 +11,7 @@ BOUNDS: dict[str, tuple[float, str]] = {
     "upload/136MiB": (0.8, "min"),
     "upload/memory_growth_vs_payload": (1.1, "max"),
     "upload/left_after_1s": (32.0, "max"),
-    "overhead/occlusion_call_vs_in_process": (1.05, "max"),
+    "overhead/lime_call_vs_in_process": (1.05, "max"),
     "overhead/gradient_call_over_in_process": (0.100, "max"),
     "rate/occlusion_vs_captum": (1.8, "min"),
     "rate/feature_ablation_vs_captum": (1.8, "min"),

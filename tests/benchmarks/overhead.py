@@ -18,17 +18,17 @@ from tests.benchmarks.figure import Figure
 from tests.benchmarks.in_process import CASE, MODELS, THREADS, read_case
 from tests.serving import RunningServer
 
-RUNS = 3
+RUNS = 5
 DENSE = ("--engine", "onnxruntime")
 """The engine that in_process uses: a ratio against less work would say nothing."""
 
 
 def measure() -> Iterator[Figure]:
-    """Occlusion (seconds of compute) by ratio, gradient (a fraction of a second) by difference."""
+    """LIME (seconds of compute) by ratio, gradient (a fraction of a second) by difference."""
     volumes = read_case(CASE)
     with RunningServer(MODELS, DENSE) as server, Client(server.address) as client:
-        seconds: dict[str, list[float]] = {"occlusion": [], "gradient": []}
-        bare: dict[str, list[float]] = {"occlusion": [], "gradient": []}
+        seconds: dict[str, list[float]] = {"lime": [], "gradient": []}
+        bare: dict[str, list[float]] = {"lime": [], "gradient": []}
         for _ in range(RUNS):
             for name, runs in seconds.items():
                 start = time.perf_counter()
@@ -36,9 +36,9 @@ def measure() -> Iterator[Figure]:
                     explanation.result()
                 runs.append(time.perf_counter() - start)
                 bare[name].append(_in_process(name))
-    call, alone = statistics.median(seconds["occlusion"]), statistics.median(bare["occlusion"])
+    call, alone = statistics.median(seconds["lime"]), statistics.median(bare["lime"])
     yield figure(
-        "overhead/occlusion_call_vs_in_process", call / alone, "x", f"{call:.2f} s against {alone:.2f} s, medians of {RUNS}"
+        "overhead/lime_call_vs_in_process", call / alone, "x", f"{call:.2f} s against {alone:.2f} s, medians of {RUNS}"
     )
     call, alone = statistics.median(seconds["gradient"]), statistics.median(bare["gradient"])
     yield figure(

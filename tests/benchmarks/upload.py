@@ -21,6 +21,8 @@ from tests.serving import RunningServer
 
 SHAPE = (240, 240, 155)
 RUNS = 5
+SETTLE_SECONDS = 5.0
+"""After a call, workers give their memory back when they have been idle for a while."""
 
 
 def write_bundle(models: Path) -> None:
@@ -59,12 +61,15 @@ def measure() -> Iterator[Figure]:
             yield figure(
                 "upload/136MiB", float(np.median(rates)), "GB/s", f"median of {RUNS}, {min(rates):.2f} to {max(rates):.2f}"
             )
+            time.sleep(SETTLE_SECONDS)
             before = used_bytes(server.pid)
             with watched(server.pid, every_s=0.01) as peak:
                 _seconds_to_receive(client, volumes, until_received=True)
                 received_peak = peak.bytes
             growth = (received_peak - before) / payload
             yield figure("upload/memory_growth_vs_payload", growth, "x", "PSS of the process tree and its memory files")
+            time.sleep(SETTLE_SECONDS)
+            before = used_bytes(server.pid)
             _seconds_to_receive(client, volumes)
             time.sleep(1.0)
             left = (used_bytes(server.pid) - before) / MIB

@@ -163,6 +163,8 @@ class _Call:
             async with asyncio.TaskGroup() as tasks:
                 telling = tasks.create_task(self._outlet.keep_telling())
                 await self._upload.receive()
+                # At once: clients show an upload as done when the server says that it is.
+                await self._outlet.send_progress(explain_pb2.Progress(stage=explain_pb2.Progress.STAGE_PREPARING))
                 watching = tasks.create_task(self._upload.watch_the_rest())
                 await self._compute()
                 telling.cancel()

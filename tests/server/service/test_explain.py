@@ -107,8 +107,11 @@ async def test_progress_is_repeated_while_the_runner_is_silent() -> None:
 
     async with running_front(think) as front:
         told = [each.progress for each in await front.explain() if each.WhichOneof("event") == "progress"]
-        assert len(told) >= 3
-        assert {each.stage for each in told} == {explain_pb2.Progress.STAGE_COMPUTING}
+        assert len(told) >= 4
+        # The first tells that the upload is whole, before the runner says a word.
+        assert told[0].stage == explain_pb2.Progress.STAGE_PREPARING
+        assert 0 < told[0].bytes_total == told[0].bytes_received
+        assert {each.stage for each in told[1:]} == {explain_pb2.Progress.STAGE_COMPUTING}
         assert [each.checkpoint for each in told].count(b"once") == 1
 
 
