@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks [NAME ...]     # of upload, overhead, rates, memory; default all
 
-Exits with 1 when a bound is missed. Only a whole run writes the files.
+Exits with 1 when a bound is missed. A part of the run replaces its figures in the report of the last whole one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rich.console import Console
 
 from tests.benchmarks import memory, overhead, rates, upload
 from tests.benchmarks.figure import Figure
-from tests.benchmarks.report import table, write_report
+from tests.benchmarks.report import read_report, table, write_report
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Figure]]] = {
     "upload": upload.measure,
@@ -37,8 +37,10 @@ def main() -> int:
             sys.stdout.flush()
     seconds = time.monotonic() - start
     Console().print(table(figures))
-    if names == list(BENCHMARKS):
-        write_report(figures, seconds)
+    whole = names == list(BENCHMARKS)
+    known = {} if whole else read_report()
+    if whole or known:
+        write_report(list((known | {each.name: each for each in figures}).values()), seconds if whole else None)
     missed = [figure.name for figure in figures if not figure.met]
     sys.stdout.write(f"{len(figures)} figures in {seconds:.0f} s; {len(missed)} bounds missed {', '.join(missed)}\n")
     return 1 if missed else 0

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from tests.benchmarks.figure import Figure
 
+COLUMNS = ("figure", "value", "bound", "met", "how")
 ROOT = Path(__file__).resolve().parents[2]
 SIGNS = {"min": ">=", "max": "<="}
 
@@ -27,7 +28,22 @@ def table(figures: Sequence[Figure]) -> Table:
     return drawn
 
 
-def write_report(figures: Sequence[Figure], seconds: float) -> None:
+def read_report() -> dict[str, Figure]:
+    """The figures of the last report by name, with their details from the page; empty where there is none."""
+    held, page = ROOT / "bench.json", ROOT / "docs" / "benchmarks.md"
+    if not held.exists() or not page.exists():
+        return {}
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.read_text().splitlines() if line[:2] == "| "]
+    details = {row[0]: row[-1] for row in rows if len(row) == len(COLUMNS)}
+    keys = ("name", "value", "unit", "bound", "kind")
+    figures = [
+        Figure(**{key: each[key] for key in keys}, detail=details.get(each["name"], ""))
+        for each in json.loads(held.read_text())
+    ]
+    return {each.name: each for each in figures}
+
+
+def write_report(figures: Sequence[Figure], seconds: float | None) -> None:
     """Write docs/benchmarks.md and bench.json at the repository's root."""
     rows = [
         f"| {each.name} | {each.value:.3g} {each.unit} | {_bound(each)} | {_met(each)} | {each.detail} |" for each in figures
@@ -36,7 +52,9 @@ def write_report(figures: Sequence[Figure], seconds: float) -> None:
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)),
         versions=", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime-gpu", "captum", "grpcio", "numpy")),
-        minutes=seconds / 60,
+        took="Some figures were measured again by themselves."
+        if seconds is None
+        else f"The run took {seconds / 60:.0f} minutes.",
         rows="\n".join(rows),
     )
     (ROOT / "docs" / "benchmarks.md").write_text(text)
@@ -53,7 +71,7 @@ Made by `make bench`; the same figures for programs are in `bench.json`. Bounds 
 ratio is against the peer that its name says, measured in the same run; parity is measured before any ratio. Absolute seconds
 depend on the host.
 
-Host: {cpu}, {cores} cores. {versions}. The run took {minutes:.0f} minutes.
+Host: {cpu}, {cores} cores. {versions}. {took}
 
 | figure | value | bound | met | how |
 |---|---|---|---|---|
