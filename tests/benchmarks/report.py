@@ -83,9 +83,9 @@ allocator, two threads, gradients off for perturbation methods, one perturbation
 depend on where or how large it is, so a few are timed; ours are the same ones. **Memory** is the proportional set size summed
 over the server's process tree, with memory files that no process maps added.
 
-**Gradient parity at 128^3 is missed, and not by us alone**: on this net PyTorch differs from itself by the same 0.163 when only the
-memory layout changes (contiguous against channels-last; 0.5 % of the voxels). With random weights and a constant background,
-rounding decides ties of max pooling. In float64, and at 48^3 in float32 (3e-7), the maps agree.
+**Gradient parity at 128^3 is missed, and not by us alone**: on this net PyTorch differs from itself by the same 0.163 when
+only the memory layout changes (contiguous against channels-last; 0.5 % of the voxels). We take it for ties of max pooling in
+the constant background, which rounding decides; that is not proven. At 48^3 in float32 the maps agree within 3e-7.
 """
 
 
