@@ -44,9 +44,11 @@ class ComputeStreams:
                 ask()
                 waiting.append(self._pool.submit(work, item))
                 if len(waiting) > self.threads:
-                    yield _result(waiting.popleft(), ask)
+                    yield _result(waiting[0], ask)
+                    waiting.popleft()
             while waiting:
-                yield _result(waiting.popleft(), ask)
+                yield _result(waiting[0], ask)
+                waiting.popleft()
         finally:
             # Nobody waits for the rest: what has not begun never does, what has begun ends before the caller goes on.
             for future in waiting:
@@ -67,6 +69,8 @@ def _one_core_pool(threads: int) -> ThreadPoolExecutor:
     started = threading.Barrier(threads + 1)
 
     def start() -> None:
+        # A thread takes the number kept for new ones when it is first asked; only after that does its own one hold.
+        torch.get_num_threads()
         torch.set_num_threads(1)
         started.wait()
 
