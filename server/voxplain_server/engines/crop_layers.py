@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from voxplain_server.engines.activation_cache import by_case, cut, stacked
+from voxplain_server.engines.box_copy import cut_boxes
+from voxplain_server.engines.crop_tensor import by_case
 from voxplain_server.graph.box_reach import Corners
 from voxplain_server.graph.locality import Locality, Step
 from voxplain_server.graph.twin import Twin
@@ -123,7 +124,7 @@ def _transposed_convolution(making: _Making) -> CropLayer:
         offset[:, 1] = 0
         extra = _missing(offset, place.size, crops[0].shape, weight.shape, strides, dilations)
         spread = _TRANSPOSED[rank](crops[0], weight, bias, strides, 0, extra, groups, dilations)
-        return cut(spread, place.count, offset, place.size)
+        return cut_boxes(spread, place.count, offset, place.size)
 
     return layer
 
@@ -214,7 +215,7 @@ def _resize(making: _Making) -> CropLayer:
         enlarged = functional.interpolate(crops[0], scale_factor=scales, mode=mode, align_corners=None if nearest else False)
         offset = place.start - place.crop_starts[0] * factors
         offset[:, 1] = 0
-        return cut(enlarged, place.count, offset, place.size)
+        return cut_boxes(enlarged, place.count, offset, place.size)
 
     return layer
 
@@ -253,7 +254,7 @@ def _as_in_twin(making: _Making) -> CropLayer:
 
     def one_by_one(crops: Sequence[Tensor], place: CropPlace) -> Tensor:
         cases = [by_case(crop, place.count) for crop in crops]
-        return stacked([call([case[number] for case in cases]) for number in range(place.count)])
+        return torch.cat([call([case[number] for case in cases]) for number in range(place.count)])
 
     return one_by_one
 

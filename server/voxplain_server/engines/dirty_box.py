@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -85,6 +86,17 @@ class BoxTravel:
     def work(self, sizes: Mapping[str, npt.NDArray[np.int64]]) -> float:
         """Operations for one perturbation with boxes of the given edges, (axes,) for each value; never 0."""
         return float(self.flops({value: size[None] for value, size in sizes.items()})[0]) + self.locality.tail_flops + 1.0
+
+    def elements(self, sizes: Mapping[str, npt.NDArray[np.int64]]) -> int:
+        """About how many elements are in memory at one time for one perturbation with boxes of these edges."""
+        held = largest = 0
+        for step in self.locality.steps:
+            size = sizes.get(self.kin[step.output])
+            if size is not None:
+                held += int(size.prod())
+                none = np.zeros((1, size.size), np.int64)
+                largest = max(largest, sum(int(reach.needed(none, size)[1].prod()) for reach in self.reaches[step.output]))
+        return held + largest + sum(math.prod(self.locality.shapes[name]) for name in self.locality.frontier)
 
     def count_flops(self, boxes: DirtyBoxes) -> npt.NDArray[np.float64]:
         """(count,) operations for recomputing every dirty box, and the tail where it is reached."""

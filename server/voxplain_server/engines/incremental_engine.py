@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,17 +12,20 @@ import torch
 from torch import Tensor
 from voxplain import errors
 
-from voxplain_server.engines.activation_cache import ActivationCache, WalkCache, by_case, channels_last
+from voxplain_server.engines.activation_cache import ActivationCache
 from voxplain_server.engines.batched_scores import ask
-from voxplain_server.engines.change_table import ChangeTable, Rows
+from voxplain_server.engines.change_table import ChangeTable
 from voxplain_server.engines.compute_streams import ComputeStreams
-from voxplain_server.engines.dirty_box import BoxTravel, DirtyBoxes
+from voxplain_server.engines.crop_tensor import channels_last
+from voxplain_server.engines.dirty_box import BoxTravel
 from voxplain_server.engines.engine import Cancelled, Evaluator
-from voxplain_server.engines.incremental_groups import BoxGroup, alone, group_by_shape
+from voxplain_server.engines.incremental_groups import BoxGroup
 from voxplain_server.engines.incremental_head import find_head
 from voxplain_server.engines.incremental_pass import IncrementalPass
+from voxplain_server.engines.incremental_plan import CostModel, IncrementalPlan, cut_into_chunks, plan_evaluations
+from voxplain_server.engines.incremental_run import IncrementalRun
 from voxplain_server.engines.incremental_tail import run_keeping
-from voxplain_server.engines.incremental_walks import Walk, plan_walks, share_out
+from voxplain_server.engines.incremental_walks import Walk
 from voxplain_server.engines.input_change import InputLayout
 from voxplain_server.engines.layout import assemble_tensors
 from voxplain_server.engines.perturbation import Perturbation
@@ -38,8 +40,9 @@ from voxplain_server.models.score import Score
 
 MAX_SHARE = 0.5
 """A perturbation that takes a larger share of a whole pass goes through the dense engine."""
-CHUNK_BYTES = 16 << 20
-"""Crops that are in memory at one time: small enough for the processor's last cache, large enough to hide Python."""
+CROP_BYTES = 256 << 20
+"""Crops that are in memory at one time, on all streams together."""
+_MOST_CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 256 << 20}
 _READ_AT_ONCE = 1024
 _FLOPS_PER_CALL = {"cpu": 5e6, "cuda": 5e8}
 """Operations that take as long as starting one layer."""
@@ -55,34 +58,12 @@ class _Prepared:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Work:
-    """How the perturbations of one call are evaluated.
-
-    Attributes:
-        table: all changes.
-        rows: the changes that each perturbation is made of.
-        boxes: what each dirties.
-        flops: what each takes by itself, from the case.
-        walks: those evaluated from one another.
-        grouped: numbers of those evaluated by themselves.
-        dense: numbers of those left to the dense engine; the others change nothing that is read.
-    """
-
-    table: ChangeTable
-    rows: list[Rows]
-    boxes: DirtyBoxes
-    flops: npt.NDArray[np.float64]
-    walks: list[Walk]
-    grouped: npt.NDArray[np.int64]
-    dense: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Held:
     """What depends on one case."""
 
     case: Case
     cache: ActivationCache
+    host_inputs: ActivationCache
     answer: npt.NDArray[Any]
 
 
@@ -159,11 +140,11 @@ class IncrementalEvaluator:
     def planned_flops(self, case: Case, perturbations: Sequence[Perturbation]) -> npt.NDArray[np.float64]:
         """(len(perturbations),) operations of each as one call to `scores` evaluates them; nothing is computed."""
         prepared = self._prepare(case)
-        work = self._plan(prepared, case, perturbations)
+        plan = self._plan(prepared, case, perturbations)
         planned = np.zeros(len(perturbations))
-        planned[work.grouped] = work.flops[work.grouped]
-        planned[work.dense] = prepared.locality.full_flops
-        for walk in work.walks:
+        planned[plan.grouped] = plan.flops[plan.grouped]
+        planned[plan.dense] = prepared.locality.full_flops
+        for walk in plan.walks:
             planned[list(walk.order)] = walk.work
         return planned
 
@@ -214,142 +195,47 @@ class IncrementalEvaluator:
         self, case: Case, score: Score, perturbations: Sequence[Perturbation], *, batch_size: int, cancelled: Cancelled
     ) -> npt.NDArray[np.float64]:
         prepared, held = self._prepare(case), self._hold(case)
-        work = self._plan(prepared, case, perturbations)
         base = float(score.of(self._rounded(held.answer))[0])
         # The head is more precise than the answer that went out; differences to that answer are to be exact.
         shift = base - float(score.of(held.answer)[0])
         scores = np.full(len(perturbations), base)
-        stopped = threading.Event()
-        free: list[WalkCache] = []
+        plan = self._plan(prepared, case, perturbations)
+        run = IncrementalRun(
+            plan, prepared.steps, prepared.travel, self._layout, cache=held.cache, host_inputs=held.host_inputs
+        )
 
         def asked() -> None:
             try:
                 ask(cancelled)
             except errors.Cancelled:
-                stopped.set()
+                run.stop()
                 raise
 
-        def evaluate(task: BoxGroup | Walk) -> tuple[Sequence[int], npt.NDArray[np.float64]]:
-            with torch.inference_mode():
-                if isinstance(task, Walk):
-                    answers = self._walk(task, prepared, held, work, free, stopped)
-                    return task.order, score.of(self._with_batch_axis(answers))
-                inputs = self._changed_inputs(
-                    prepared, held.cache, task, [work.rows[member] for member in task.members], work.table
-                )
-                answers = prepared.steps.run(task, held.cache, inputs)
-                return task.members.tolist(), score.of(self._with_batch_axis(answers))
+        def evaluate(task: BoxGroup | Walk) -> tuple[list[int], npt.NDArray[np.float64]]:
+            members = list(task.order) if isinstance(task, Walk) else task.members.tolist()
+            return members, score.of(self._with_batch_axis(run.answers(task)))
 
-        tasks: list[BoxGroup | Walk] = [*work.walks, *self._chunks(prepared, work.boxes, work.grouped)]
+        tasks: list[BoxGroup | Walk] = [*plan.walks, *cut_into_chunks(prepared.travel, plan, self._costs(prepared))]
         for members, found in self._streams.map(evaluate, tasks, ask=asked):
-            scores[list(members)] = found + shift
-        if work.dense.size:
-            left = [perturbations[int(index)] for index in work.dense]
+            scores[members] = found + shift
+        if plan.dense.size:
+            left = [perturbations[int(index)] for index in plan.dense]
             given = self._dense.scores(case, score, left, batch_size=batch_size, cancelled=cancelled)
-            scores[work.dense] = given + (base - self._base_of_dense(case, score))
+            scores[plan.dense] = given + (base - self._base_of_dense(case, score))
         return scores
 
-    def _plan(self, prepared: _Prepared, case: Case, perturbations: Sequence[Perturbation]) -> _Work:
-        travel, most = prepared.travel, self._max_share * prepared.locality.full_flops
-        table = self._table(prepared, case)
-        rows = [table.rows(each) for each in perturbations]
-        boxes = travel.travel(table.boxes(rows), len(rows))
-        flops = travel.count_flops(boxes)
-        walks = self._walks(prepared, table, rows, flops)
-        by_itself = travel.reach_end(boxes)
-        for walk in walks:
-            by_itself[list(walk.order)] = False
-        dense = by_itself & (flops > most)
-        return _Work(table, rows, boxes, flops, walks, np.flatnonzero(by_itself & ~dense), np.flatnonzero(dense))
+    def _plan(self, prepared: _Prepared, case: Case, perturbations: Sequence[Perturbation]) -> IncrementalPlan:
+        return plan_evaluations(prepared.travel, self._table(prepared, case), perturbations, self._costs(prepared))
 
-    def _walks(
-        self, prepared: _Prepared, table: ChangeTable, rows: Sequence[Rows], flops: npt.NDArray[np.float64]
-    ) -> list[Walk]:
-        near = [number for number in range(1, len(rows)) if _are_near(rows[number - 1], rows[number])]
-        if not near:
-            return []
-        between = [np.setxor1d(rows[number - 1], rows[number], assume_unique=True) for number in near]
-        from_neighbour = np.full(len(rows), np.inf)
-        from_neighbour[near] = prepared.travel.count_flops(prepared.travel.travel(table.boxes(between), len(between)))
-        full = prepared.locality.full_flops
-        walks = [
-            walk
-            for walk in plan_walks(flops, from_neighbour, most=self._max_share * full)
-            if table.are_apart(np.unique(np.concatenate([rows[number] for number in walk.order])))
-        ]
-        return share_out(walks, flops, streams=self._streams.threads, full=full)
-
-    def _walk(
-        self,
-        walk: Walk,
-        prepared: _Prepared,
-        held: _Held,
-        work: _Work,
-        free: list[WalkCache],
-        stopped: threading.Event,
-    ) -> Tensor:
-        cache = free.pop() if free else WalkCache(held.cache)
-        before: Rows = np.zeros(0, np.int64)
-        answers = []
-        for number in walk.order:
-            if stopped.is_set():
-                raise errors.Cancelled("CANCELLED", "the explanation was cancelled")
-            rows = np.setxor1d(before, work.rows[number], assume_unique=True)
-            step = alone(prepared.travel, prepared.travel.travel(work.table.boxes([rows]), 1), 0)
-            inputs = self._changed_inputs(prepared, cache, step, [rows], work.table, undone=before)
-            answers.append(prepared.steps.run(step, cache, inputs))
-            before = work.rows[number]
-        cache.forget()
-        free.append(cache)
-        return torch.cat(answers)
-
-    def _chunks(self, prepared: _Prepared, boxes: DirtyBoxes, chosen: npt.NDArray[np.int64]) -> list[BoxGroup]:
-        if chosen.size == 0:
-            return []
-        per_call = _FLOPS_PER_CALL["cpu" if self._device.type == "cpu" else "cuda"] * len(prepared.locality.steps)
-        groups = group_by_shape(prepared.travel, boxes, chosen, flops_per_call=per_call)
-        bytes_each = torch.empty(0, dtype=self._dtype).element_size()
-        # No stream is to wait long for the last part of another one.
-        share = sum(group.members.size * prepared.travel.work(group.sizes) for group in groups) / (2 * self._streams.threads)
-        parts = [
-            part
-            for group in groups
-            for part in group.parts(
-                min(
-                    max(1, CHUNK_BYTES // prepared.steps.bytes_per_case(group, bytes_each)),
-                    max(1, int(share / prepared.travel.work(group.sizes))),
-                )
-            )
-        ]
-        return sorted(parts, key=lambda part: -part.members.size * prepared.travel.work(part.sizes))
-
-    def _changed_inputs(
-        self,
-        prepared: _Prepared,
-        cache: ActivationCache,
-        group: BoxGroup,
-        rows: Sequence[Rows],
-        table: ChangeTable,
-        undone: Rows | None = None,
-    ) -> dict[str, Tensor]:
-        """The boxes of the inputs with the changes `rows` of each perturbation written; those in `undone` are taken back."""
-        count = group.members.size
-        names = [name if name in group.sizes else None for name in prepared.locality.inputs]
-        crops = {
-            name: cache.crop(name, group.starts[name], group.sizes[name], fill=0.0, patch=None)
-            for name in names
-            if name is not None
-        }
-        cases = {name: by_case(crop, count) for name, crop in crops.items()}
-        back = frozenset(() if undone is None else undone.tolist())
-        for place, numbers in enumerate(rows):
-            arrays = [None if name is None else cases[name][place] for name in names]
-            origins = [np.zeros(0, np.int64) if name is None else group.starts[name][place] for name in names]
-            for number in numbers.tolist():
-                self._layout.write(
-                    arrays, origins, table.changes[number], table.case if number in back else table.sources[number]
-                )
-        return crops
+    def _costs(self, prepared: _Prepared) -> CostModel:
+        kind = "cpu" if self._device.type == "cpu" else "cuda"
+        return CostModel(
+            most=self._max_share * prepared.locality.full_flops,
+            per_call=_FLOPS_PER_CALL[kind],
+            streams=self._streams.threads,
+            chunk_bytes=min(CROP_BYTES // self._streams.threads, _MOST_CHUNK_BYTES[kind]),
+            element_bytes=torch.empty(0, dtype=self._dtype).element_size(),
+        )
 
     def _table(self, prepared: _Prepared, case: Case) -> ChangeTable:
         return ChangeTable(self._layout, case.volumes, [prepared.locality.shapes[name] for name in prepared.locality.inputs])
@@ -377,7 +263,9 @@ class IncrementalEvaluator:
                 cache = prepared.steps.complete(kept)
             output = output if prepared.locality.has_tail else cache[prepared.locality.output]
             answer = output.cpu().numpy()
-            self._held = _Held(case, cache, answer if self._model.output.has_batch_axis else answer[None])
+            on_host = {name: cache[name].cpu() for name in prepared.locality.inputs}
+            with_batch_axis = answer if self._model.output.has_batch_axis else answer[None]
+            self._held = _Held(case, cache, ActivationCache(on_host), with_batch_axis)
         return self._held
 
     def _base_of_dense(self, case: Case, score: Score) -> float:
@@ -395,9 +283,3 @@ class IncrementalEvaluator:
         """(perturbations, ...) as Score.of takes it."""
         table: npt.NDArray[Any] = answers.cpu().numpy()
         return table[:, 0] if self._model.output.has_batch_axis else table
-
-
-def _are_near(before: Rows, rows: Rows) -> bool:
-    """Whether two perturbations share most of their changes."""
-    shared = np.intersect1d(before, rows, assume_unique=True).size
-    return 2 * shared > min(before.size, rows.size)

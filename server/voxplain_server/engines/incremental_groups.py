@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from voxplain_server.engines.box_copy import Edges
 from voxplain_server.engines.dirty_box import BoxTravel, DirtyBoxes
 from voxplain_server.graph.box_reach import Corners
-
-Edges = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +100,7 @@ def _placed(travel: BoxTravel, boxes: DirtyBoxes, members: npt.NDArray[np.int64]
     return BoxGroup(members, starts, sizes)
 
 
-def alone(travel: BoxTravel, boxes: DirtyBoxes, number: int) -> BoxGroup:
+def alone(boxes: DirtyBoxes, number: int) -> BoxGroup:
     """A group of one perturbation, in its own boxes."""
     dirty = {value: each for value, each in boxes.by_value.items() if (each.stop[number] > each.start[number]).all()}
     sizes = {value: each.stop[number] - each.start[number] for value, each in dirty.items()}

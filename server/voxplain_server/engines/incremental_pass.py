@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxplain_server.engines.activation_cache import ActivationCache, Patch, by_case, channels_last
+from voxplain_server.engines.activation_cache import ActivationCache, Patch
+from voxplain_server.engines.box_copy import Edges
 from voxplain_server.engines.crop_layers import CropLayer, CropPlace, build_layer
+from voxplain_server.engines.crop_tensor import by_case, channels_last
 from voxplain_server.engines.dirty_box import BoxTravel
-from voxplain_server.engines.incremental_groups import BoxGroup, Edges
+from voxplain_server.engines.incremental_groups import BoxGroup
 from voxplain_server.engines.incremental_head import IncrementalHead, SpatialMean
 from voxplain_server.engines.incremental_tail import IncrementalTail
 from voxplain_server.graph.box_reach import Corners
@@ -84,21 +86,6 @@ class IncrementalPass:
             return by_case(whole[self._locality.output], count)
         return self._run_tail(self._tail, whole, count)
 
-    def bytes_per_case(self, group: BoxGroup, element_bytes: int) -> int:
-        """About how much memory one perturbation of a group takes."""
-        held = largest = 0
-        for step in self._locality.steps:
-            size = group.sizes.get(self._travel.kin[step.output])
-            if size is None:
-                continue
-            made, read = int(np.prod(size)), 0
-            for reach in self._travel.reaches[step.output]:
-                read += int(np.prod(reach.needed(np.zeros((1, size.size), np.int64), size)[1]))
-            held += made
-            largest = max(largest, read)
-        held += sum(int(np.prod(self._locality.shapes[name])) for name in self._locality.frontier)
-        return (held + largest) * element_bytes
-
     def _gather(
         self, step: Step, group: BoxGroup, cache: ActivationCache, patches: Mapping[str, Patch]
     ) -> tuple[CropPlace, list[Tensor]]:
@@ -122,8 +109,8 @@ class IncrementalPass:
         """What the mean over a volume needs of it: the changed box, the same box unchanged, and the unchanged mean."""
         source = step.rule.operands[0].value
         changed = patches[source]
-        unchanged = cache.crop(source, changed.start, changed.size, fill=0.0, patch=None)
-        return [changed.elements, unchanged, cache.crop(step.output, start, size, fill=0.0, patch=None)]
+        unchanged = cache.crop(source, changed.start, changed.size)
+        return [changed.elements, unchanged, cache.crop(step.output, start, size)]
 
     def _layer(self, step: Step, twin: Twin) -> CropLayer:
         if step.output in self._head.means:
@@ -136,7 +123,7 @@ class IncrementalPass:
 
     def _paste(self, name: str, count: int, cache: ActivationCache, patch: Patch | None) -> Tensor:
         shape = np.array(self._locality.shapes[name], np.int64)
-        return cache.crop(name, np.zeros((count, shape.size), np.int64), shape, fill=0.0, patch=patch)
+        return cache.crop(name, np.zeros((count, shape.size), np.int64), shape, patch=patch)
 
     def _run_tail(self, tail: IncrementalTail, whole: Mapping[str, Tensor], count: int) -> Tensor:
         if tail.batched:

@@ -90,7 +90,7 @@ def share_out(walks: Sequence[Walk], from_case: Work, *, streams: int, full: flo
     shared = list(walks)
     while shared and len(shared) < streams:
         longest = max(shared, key=lambda walk: sum(walk.work))
-        if len(longest.order) < 4 or sum(longest.work) < 8 * full:
+        if len(longest.order) < 4 or sum(longest.work) < 3 * full:
             break
         shared.remove(longest)
         shared.extend(longest.halves(from_case))
