@@ -6,6 +6,7 @@ Importing it needs the base installation only; NIfTI files, pictures and the com
 from voxplain.errors import VoxplainError
 from voxplain.volume import Geometry, Volume
 
+from voxplain_client.access import Access
 from voxplain_client.async_client import AsyncClient
 from voxplain_client.async_explanation import AsyncExplanation
 from voxplain_client.client import Client
@@ -19,6 +20,7 @@ from voxplain_client.targets import contrast, make_target, predicted_class
 __all__ = [
     "METHOD_NAMES",
     "Accepted",
+    "Access",
     "AsyncClient",
     "AsyncExplanation",
     "Client",

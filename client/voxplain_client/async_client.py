@@ -9,8 +9,9 @@ from typing import Any, Self, Unpack
 import grpc
 from voxplain.v1 import catalog_pb2, catalog_pb2_grpc
 
+from voxplain_client.access import Access
 from voxplain_client.async_explanation import AsyncExplanation
-from voxplain_client.connection import CHANNEL_OPTIONS, EXPLAIN_PATH, server_address
+from voxplain_client.connection import CHANNEL_OPTIONS, EXPLAIN_PATH, plaintext_options, server_address
 from voxplain_client.conversation import Conversation
 from voxplain_client.faults import translate
 from voxplain_client.request import ExplainOptions, Request, build_request
@@ -22,7 +23,8 @@ class AsyncClient:
 
     Args:
         server: HOST:PORT. Default: the variable VOXPLAIN_SERVER, else 127.0.0.1:50051.
-        credentials: for TLS; None: plaintext.
+        access: TLS and a bearer token; None: plaintext, nobody in particular.
+        credentials: those of gRPC, in the place of the files of `access`.
         policy: when broken calls are made again.
     """
 
@@ -30,13 +32,17 @@ class AsyncClient:
         self,
         server: str | None = None,
         *,
+        access: Access | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         policy: RetryPolicy | None = None,
     ) -> None:
         address = server_address(server)
+        self._access = access or Access()
+        credentials = credentials or self._access.credentials()
+        self._access.check(address, encrypted=credentials is not None)
         self._policy = policy or RetryPolicy()
         self._channel = (
-            grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+            grpc.aio.insecure_channel(address, options=plaintext_options(address))
             if credentials is None
             else grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
         )
@@ -70,7 +76,7 @@ class AsyncClient:
         """What an explanation would cost; as Client.estimate."""
         request = catalog_pb2.EstimateExplanationRequest(spec=build_request(options).spec)
         try:
-            return await self._catalog.EstimateExplanation(request)
+            return await self._catalog.EstimateExplanation(request, metadata=self._access.metadata())
         except grpc.RpcError as error:
             raise translate(error) from error
 
@@ -80,7 +86,9 @@ class AsyncClient:
         token = ""
         try:
             while True:
-                page = await self._catalog.ListModels(catalog_pb2.ListModelsRequest(page_token=token))
+                page = await self._catalog.ListModels(
+                    catalog_pb2.ListModelsRequest(page_token=token), metadata=self._access.metadata()
+                )
                 found.extend(page.models)
                 token = page.next_page_token
                 if not token:
@@ -91,16 +99,22 @@ class AsyncClient:
     async def describe(self, model: str, *, version: str = "") -> catalog_pb2.Model:
         """One model; as Client.describe."""
         try:
-            return (await self._catalog.GetModel(catalog_pb2.GetModelRequest(name=model, version=version))).model
+            return (
+                await self._catalog.GetModel(
+                    catalog_pb2.GetModelRequest(name=model, version=version), metadata=self._access.metadata()
+                )
+            ).model
         except grpc.RpcError as error:
             raise translate(error) from error
 
     async def methods(self) -> list[catalog_pb2.MethodDescription]:
         """All methods; as Client.methods."""
         try:
-            return list((await self._catalog.ListMethods(catalog_pb2.ListMethodsRequest())).methods)
+            return list(
+                (await self._catalog.ListMethods(catalog_pb2.ListMethodsRequest(), metadata=self._access.metadata())).methods
+            )
         except grpc.RpcError as error:
             raise translate(error) from error
 
     def _dial(self, messages: AsyncIterator[bytes], timeout_s: float | None) -> Any:
-        return self._explain(messages, timeout=timeout_s)
+        return self._explain(messages, timeout=timeout_s, metadata=self._access.metadata())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from voxplain_client.access import is_this_host
+
 DEFAULT_SERVER = "127.0.0.1:50051"
 
 EXPLAIN_PATH = "/voxplain.v1.ExplainService/Explain"
@@ -23,3 +25,8 @@ CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
 def server_address(server: str | None) -> str:
     """HOST:PORT: the argument, else the variable VOXPLAIN_SERVER, else 127.0.0.1:50051."""
     return server or os.environ.get("VOXPLAIN_SERVER") or DEFAULT_SERVER
+
+
+def plaintext_options(address: str) -> Sequence[tuple[str, int]]:
+    """Options of a channel without TLS: what is meant for this host goes through no proxy, whatever the variables say."""
+    return (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0)) if is_this_host(address) else CHANNEL_OPTIONS

@@ -5,12 +5,19 @@ from __future__ import annotations
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
-from voxplain.errors import ERROR_DOMAIN, ERRORS_BY_CODE, InternalFault, ServerUnavailable, VoxplainError
+from voxplain.errors import ERROR_DOMAIN, ERRORS_BY_CODE, InternalFault, ServerUnavailable, Unauthenticated, VoxplainError
 
 _DETAILS_KEY = "grpc-status-details-bin"
 
 # What grpc.aio says, as INTERNAL, when a call ends while it writes: the server's own status is then lost.
 _LOST_WHILE_WRITING = "Internal error from Core"
+
+# What gRPC says, as UNAVAILABLE, of a handshake that this side has ended; what ends on the other side is a closed socket only.
+_HANDSHAKES = {
+    "CERTIFICATE_VERIFY_FAILED": "no authority that this client trusts vouches for the server: check the CA",
+    "Hostname Verification Check failed": "the server's certificate is of another name: check the server's address",
+    "WRONG_VERSION_NUMBER": "the server speaks no TLS on this port: check its address",
+}
 
 
 def translate(error: grpc.RpcError) -> VoxplainError:
@@ -31,8 +38,11 @@ def translate(error: grpc.RpcError) -> VoxplainError:
 def _untyped(code: grpc.StatusCode, text: str, delay_s: float | None) -> VoxplainError:
     # A reset stream comes as UNAVAILABLE, INTERNAL, UNKNOWN or CANCELLED, depending on who reset it.
     lost = ("RST_STREAM", "Socket closed", _LOST_WHILE_WRITING)
+    for sign, told in _HANDSHAKES.items():
+        if code is grpc.StatusCode.UNAVAILABLE and sign in text:
+            return Unauthenticated("TLS_FAILED", told)
     if code is grpc.StatusCode.UNAVAILABLE or any(sign in text for sign in lost):
-        message = "the server cannot be reached: check its address and that it is running"
+        message = "the server cannot be reached: check its address, that it is running, and whether it asks for TLS"
         return ServerUnavailable("CONNECTION_LOST", message, retry_after_s=delay_s)
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return InternalFault("NOT_A_VOXPLAIN_SERVER", "the server does not offer this call: check its address and version")

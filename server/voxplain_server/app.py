@@ -14,9 +14,11 @@ from typing import Any
 
 import grpc.aio
 
+from voxplain_server.access import AccessRefused
 from voxplain_server.observe.log import Log, route_library_logs
 from voxplain_server.observe.metrics import Metrics, MetricsServer
 from voxplain_server.observe.watch import Watch
+from voxplain_server.service.access_control import credentials_of, guard_of
 from voxplain_server.service.admission import Admission
 from voxplain_server.service.allocator import keep_buffers
 from voxplain_server.service.catalog import CatalogAnswers
@@ -42,8 +44,8 @@ def serve(settings: Settings) -> int:
     keep_buffers()
     try:
         return asyncio.run(_serve(settings))
-    except PortTaken as taken:
-        sys.stderr.write(f"voxplain-server: {taken}\n")
+    except (PortTaken, AccessRefused) as refused:
+        sys.stderr.write(f"voxplain-server: {refused}\n")
         return 1
 
 
@@ -87,6 +89,7 @@ async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Part
     metrics = Metrics()
     metrics.build.labels(VERSION).set(1)
     watch = Watch(metrics, log)
+    guard, credentials = guard_of(settings.access, watch), credentials_of(settings.access)
 
     health = HealthServer()
     health_port = await _bound(health.start(f"{settings.host}:{settings.health_port}"), "--health-port")
@@ -109,10 +112,12 @@ async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Part
     server = create_server(
         Explanations(catalog=catalog, runner=pool, admission=admission, limits=limits, observer=watch),
         CatalogAnswers(catalog=catalog, admission=admission, limits=limits, observer=watch),
+        guard=guard,
         reflection=settings.reflection,
     )
+    address = f"{settings.host}:{settings.port}"
     try:
-        port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+        port = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
     except RuntimeError:
         raise PortTaken("the port of --port cannot be bound: choose another") from None
     await server.start()

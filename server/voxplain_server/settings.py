@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from voxplain_server.access import Access, AccessRefused, check_access
 from voxplain_server.models.engine_choice import EnginePreference
 
 MIB = 1 << 20
@@ -63,7 +63,8 @@ class Settings:
         device: where they compute.
         engine: which engine evaluates perturbed cases.
         reflection: whether the service describes itself to generic clients.
-        insecure: whether plaintext may leave this host.
+        insecure: whether plaintext may leave this host, and anybody may call.
+        access: certificates, tokens and policy of the service port.
         checkpoint_key: authenticates checkpoints; replicas that take over from each other share it. Only from
             VOXPLAIN_CHECKPOINT_KEY, because arguments are seen by every process. None: random.
         limits: what calls may take.
@@ -80,6 +81,7 @@ class Settings:
     engine: EnginePreference = "auto"
     reflection: bool = False
     insecure: bool = False
+    access: Access = field(default_factory=Access)
     checkpoint_key: bytes | None = field(default=None, repr=False)
     limits: Limits = field(default_factory=Limits)
 
@@ -110,7 +112,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """Read settings; `--max-tensors 8` wins over VOXPLAIN_MAX_TENSORS=8.
 
     Raises:
-        SettingsRefused: a value cannot be, or plaintext would leave the host without --insecure.
+        SettingsRefused: a value cannot be, or the port would be open to others without TLS or --insecure.
         SystemExit: arguments that argparse refuses, and --help.
     """
     parser = _parser(environ)
@@ -132,6 +134,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         engine=given.engine,
         reflection=given.reflection,
         insecure=given.insecure,
+        access=Access(**{each.name: getattr(given, each.name) for each in fields(Access)}),
         checkpoint_key=environ["VOXPLAIN_CHECKPOINT_KEY"].encode() if environ.get("VOXPLAIN_CHECKPOINT_KEY") else None,
         limits=limits,
     )
@@ -159,20 +162,10 @@ def _check(settings: Settings) -> None:
             raise SettingsRefused(f"--{each.name.replace('_', '-')} must be greater than 0")
     if settings.checkpoint_key is not None and len(settings.checkpoint_key) < _KEY_CHARACTERS:
         raise SettingsRefused(f"VOXPLAIN_CHECKPOINT_KEY must have at least {_KEY_CHARACTERS} characters")
-    if not settings.insecure and not _is_loopback(settings.host):
-        raise SettingsRefused(
-            "patient volumes would leave this host in plaintext: bind --host 127.0.0.1, or say --insecure where the network "
-            "itself is encrypted"
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+        check_access(settings.access, host=settings.host, insecure=settings.insecure)
+    except AccessRefused as refused:
+        raise SettingsRefused(str(refused)) from None
 
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -189,7 +182,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
             f"--{name.replace('_', '-')}",
             type=convert,
             default=environ.get(variable, default),
-            help=text if default is None else f"{text} (default {default})",
+            help=text if default in (None, "") else f"{text} (default {default})",
         )
 
     add("models", Path, None, "folder of model bundles, <name>/<version>/")
@@ -201,9 +194,16 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("threads_per_worker", int, None, "compute threads of each worker (default: the container's processors, divided)")
     add("device", str, "cpu", "where workers compute: cpu, or cuda for an NVIDIA GPU")
     add("engine", str, "auto", "what evaluates perturbed cases: onnxruntime, incremental, or auto for the faster one")
+    add("tls_cert", Path, None, "PEM file of the server's certificate chain; read again when it changes")
+    add("tls_key", Path, None, "PEM file of its private key")
+    add("tls_client_ca", Path, None, "PEM file of the authorities of client certificates; each client must show one then")
+    add("token_keys", Path, None, "JWKS file of the keys that sign bearer tokens; each call must carry one then")
+    add("token_issuer", str, "", "iss of the tokens that are taken")
+    add("token_audience", str, "", "aud of the tokens that are taken")
+    add("policy", Path, None, "JSON file that says who may call which method (default: whoever is let in, every method)")
     for name, text in (
         ("reflection", "let generic clients ask for the contract"),
-        ("insecure", "let plaintext leave this host: only where the network is encrypted by other means"),
+        ("insecure", "let plaintext leave this host, and anybody call: only where the network sees to both"),
     ):
         on = environ.get(f"VOXPLAIN_{name.upper()}", "").lower() in ("1", "true", "yes")
         parser.add_argument(f"--{name}", action="store_true", default=on, help=text)

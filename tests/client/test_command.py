@@ -220,6 +220,6 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.delitem(sys.modules, "voxplain_client.command.explain_run", raising=False)
     monkeypatch.setitem(sys.modules, "rich.console", None)
     error = ModuleNotFoundError("no rich", name="rich")
-    monkeypatch.setattr("voxplain_client.command.models.Client", lambda server: (_ for _ in ()).throw(error))
+    monkeypatch.setattr("voxplain_client.command.models.open_client", lambda options: (_ for _ in ()).throw(error))
     assert main(["models"]) == 2
     assert "pip install 'voxplain[imaging]'" in capsys.readouterr().err

@@ -99,3 +99,43 @@ def test_a_checkpoint_key_comes_from_the_environment_only_and_is_never_shown(tmp
         read_settings(["--models", str(tmp_path)], {"VOXPLAIN_CHECKPOINT_KEY": "short"})
     with pytest.raises(SystemExit):
         read_settings(["--models", str(tmp_path), "--checkpoint-key", "k" * 32], {})
+
+
+def file_in(folder: Path, name: str) -> str:
+    path = folder / name
+    path.write_text("content")
+    return str(path)
+
+
+def test_off_loopback_tls_and_knowing_the_callers_are_wanted(tmp_path: Path) -> None:
+    away = ["--models", str(tmp_path), "--host", "0.0.0.0"]
+    tls = ["--tls-cert", file_in(tmp_path, "cert"), "--tls-key", file_in(tmp_path, "key")]
+    mutual = ["--tls-client-ca", file_in(tmp_path, "ca")]
+    tokens = ["--token-keys", file_in(tmp_path, "jwks"), "--token-issuer", "i", "--token-audience", "a"]
+    assert read_settings([*away, *tls, *mutual], {}).access.encrypted
+    assert read_settings([*away, *tls, *tokens], {}).access.knows_callers
+    assert read_settings([*away, *tls, "--insecure"], {}).access.encrypted
+    with pytest.raises(SettingsRefused, match="anybody"):
+        read_settings([*away, *tls], {})
+    with pytest.raises(SettingsRefused, match="plaintext"):
+        read_settings([*away, *tokens], {})
+    assert read_settings(["--models", str(tmp_path), *tokens], {}).access.token_issuer == "i"
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"TLS_CERT": "cert"}, "--tls-key"),
+        ({"TLS_KEY": "key"}, "--tls-cert"),
+        ({"TLS_CLIENT_CA": "ca"}, "--tls-client-ca needs TLS"),
+        ({"TOKEN_KEYS": "jwks"}, "--token-issuer"),
+        ({"TOKEN_KEYS": "jwks", "TOKEN_ISSUER": "i"}, "--token-audience"),
+        ({"TOKEN_ISSUER": "i", "TOKEN_AUDIENCE": "a"}, "--token-keys"),
+        ({"POLICY": "missing"}, "--policy must name a file"),
+    ],
+)
+def test_settings_of_access_that_do_not_go_together_are_named(tmp_path: Path, variables: dict[str, str], named: str) -> None:
+    files = {name: file_in(tmp_path, name) for name in ("cert", "key", "ca", "jwks")} | {"missing": str(tmp_path / "missing")}
+    environ = {f"VOXPLAIN_{name}": files.get(value, value) for name, value in variables.items()}
+    with pytest.raises(SettingsRefused, match=named):
+        read_settings(["--models", str(tmp_path)], environ)

@@ -6,7 +6,7 @@ import argparse
 
 from voxplain.v1 import catalog_pb2
 
-from voxplain_client.client import Client
+from voxplain_client.command.connection_options import add_connection_options, open_client
 from voxplain_client.command.method_choice import reasons_in_words
 
 
@@ -15,13 +15,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("describe", help="tell what a model reads, what it answers, and which methods work on it")
     parser.add_argument("name", help="as `voxplain models` lists it")
     parser.add_argument("--version", metavar="V", default="", help="default: the highest number")
-    parser.add_argument("--server", metavar="HOST:PORT", help="default: VOXPLAIN_SERVER, else 127.0.0.1:50051")
+    add_connection_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Describe one model."""
-    with Client(options.server) as client:
+    with open_client(options) as client:
         model = client.describe(options.name, version=options.version)
     fusion = catalog_pb2.Fusion.Name(model.fusion).removeprefix("FUSION_").lower()
     output = catalog_pb2.OutputKind.Name(model.output_kind).removeprefix("OUTPUT_KIND_").lower()

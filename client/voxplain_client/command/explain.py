@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from voxplain_client.command.connection_options import add_connection_options
 from voxplain_client.command.usage_fault import UsageFault
 
 _FROM_THE_RECORD = ("model", "version", "method", "set", "target", "scale", "seed", "grid")
@@ -20,7 +21,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.set_defaults(run=run)
     add = parser.add_argument
-    add("--server", metavar="HOST:PORT", help="default: VOXPLAIN_SERVER, else 127.0.0.1:50051")
+    add_connection_options(parser)
     add("--model", metavar="NAME", help="as `voxplain models` lists it")
     add("--version", metavar="V", help="default: the highest number")
     add("--volume", action="append", default=[], metavar="MODALITY=FILE", help="NIfTI file of one modality; one for each")

@@ -12,6 +12,7 @@ from voxplain.v1 import catalog_pb2, explain_pb2
 
 from voxplain_client.client import Client
 from voxplain_client.command.closing_report import print_report
+from voxplain_client.command.connection_options import open_client
 from voxplain_client.command.display import open_display
 from voxplain_client.command.explain import read_slice
 from voxplain_client.command.field_name import name_field
@@ -60,7 +61,7 @@ class ExplainRun:
     def run(self) -> int:
         """Explain one case; the exit code."""
         options = self._options
-        with Client(options.server) as client:
+        with open_client(options) as client:
             name = self._replayed.model if self._replayed is not None else options.model
             version = self._replayed.version if self._replayed is not None else options.version
             model = client.describe(name, version=version or "")

@@ -54,7 +54,10 @@ def _parser() -> argparse.ArgumentParser:
 def _in_one_line(error: VoxplainError, options: argparse.Namespace) -> str:
     if isinstance(error, UsageFault):
         return f"{error.field}: {error.message}"
-    where = f"{error.field}: " if error.field else ""
+    field = error.field
+    if error.reason == "ACCESS_INVALID":
+        field = f"--{field.removeprefix('access.').replace('_', '-')}"
+    where = f"{field}: " if field else ""
     reason = error.reason
     if reason == "CONNECTION_LOST":
         reason += f", {server_address(options.server)}"

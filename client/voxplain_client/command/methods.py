@@ -7,7 +7,7 @@ import argparse
 from google.protobuf import text_format
 from voxplain.v1 import catalog_pb2
 
-from voxplain_client.client import Client
+from voxplain_client.command.connection_options import add_connection_options, open_client
 from voxplain_client.command.parameter import list_parameters
 from voxplain_client.command.usage_fault import UsageFault
 
@@ -16,13 +16,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the sub-command."""
     parser = commands.add_parser("methods", help="list the methods, or tell all about some")
     parser.add_argument("name", nargs="*", help="a method's name, for its defaults and assumptions")
-    parser.add_argument("--server", metavar="HOST:PORT", help="default: VOXPLAIN_SERVER, else 127.0.0.1:50051")
+    add_connection_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """List all methods in short, or those named at length."""
-    with Client(options.server) as client:
+    with open_client(options) as client:
         found = {method.name: method for method in client.methods()}
     if not options.name:
         width = max((len(name) for name in found), default=0)

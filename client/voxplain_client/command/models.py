@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 
-from voxplain_client.client import Client
+from voxplain_client.command.connection_options import add_connection_options, open_client
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the sub-command."""
     parser = commands.add_parser("models", help="list the models of the server")
-    parser.add_argument("--server", metavar="HOST:PORT", help="default: VOXPLAIN_SERVER, else 127.0.0.1:50051")
+    add_connection_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """List models, and versions that the server refused with the reason."""
-    with Client(options.server) as client:
+    with open_client(options) as client:
         models = client.models()
     for model in models:
         print(f"{model.name}  versions {', '.join(model.versions) or 'none'}  {model.description}".rstrip())

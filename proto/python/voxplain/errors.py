@@ -10,6 +10,8 @@
     ├── CheckpointRefused             ABORTED               the checkpoint does not belong to this request
     ├── DeadlinePassed                DEADLINE_EXCEEDED     the client's deadline
     ├── Cancelled                     CANCELLED             the client left
+    ├── Unauthenticated               UNAUTHENTICATED       no token, or none that this server takes
+    ├── PermissionDenied              PERMISSION_DENIED     who calls is known, and may not call this method
     ├── ServerUnavailable             UNAVAILABLE           shutting down, or workers lost; try again
     └── InternalFault                 INTERNAL              ours; carries an opaque id only
 
@@ -103,6 +105,18 @@ class Cancelled(VoxplainError):
     code = grpc.StatusCode.CANCELLED
 
 
+class Unauthenticated(VoxplainError):
+    """The call carries no token that this server takes; nothing of its body was read."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class PermissionDenied(VoxplainError):
+    """No rule of the server's policy lets this caller call this method; nothing of the body was read."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
 class ServerUnavailable(VoxplainError):
     """The server is shutting down or lost its workers; trying again helps."""
 
@@ -124,6 +138,8 @@ ERRORS_BY_CODE: dict[grpc.StatusCode, type[VoxplainError]] = {
     grpc.StatusCode.ABORTED: CheckpointRefused,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlinePassed,
     grpc.StatusCode.CANCELLED: Cancelled,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.UNAVAILABLE: ServerUnavailable,
     grpc.StatusCode.INTERNAL: InternalFault,
 }

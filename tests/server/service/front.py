@@ -18,11 +18,13 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from voxplain import wire
 from voxplain.v1 import catalog_pb2, explain_pb2, method_pb2, tensor_pb2
+from voxplain_server.access import Access
 from voxplain_server.models.model import Activation, InputSpec, ModalitySpec, Model, OutputKind, OutputSpec
 from voxplain_server.models.traits import ModelTraits
 from voxplain_server.observe.log import Log
 from voxplain_server.observe.metrics import Metrics
 from voxplain_server.observe.watch import Watch
+from voxplain_server.service.access_control import credentials_of, guard_of
 from voxplain_server.service.admission import Admission
 from voxplain_server.service.catalog import CatalogAnswers
 from voxplain_server.service.explain import Explanations
@@ -299,6 +301,8 @@ async def running_front(
     workers: int = 1,
     queue_length: int = 4,
     options: Sequence[tuple[str, object]] = (),
+    access: Access = Access(),  # noqa: B008
+    reflection: bool = False,
 ) -> AsyncIterator[Front]:
     """Start a front; at its end nothing may be reserved any more."""
     limits = limits or Limits()
@@ -310,9 +314,12 @@ async def running_front(
     server = create_server(
         Explanations(catalog=known, runner=runner, admission=admission, limits=limits, observer=watch),
         CatalogAnswers(catalog=known, admission=admission, limits=limits, observer=watch),
-        reflection=False,
+        guard=guard_of(access, watch),
+        reflection=reflection,
     )
-    port = server.add_insecure_port("127.0.0.1:0")
+    credentials = credentials_of(access)
+    place = "127.0.0.1:0"
+    port = server.add_insecure_port(place) if credentials is None else server.add_secure_port(place, credentials)
     await server.start()
     address = f"127.0.0.1:{port}"
     async with grpc.aio.insecure_channel(address, options=options) as channel:
