@@ -52,5 +52,7 @@ bench: setup ## Measure speed and memory beside their bounds; writes docs/benchm
 demo: setup ## Start a server, explain one synthetic case by all methods, and look at it: demo-out/overview.png
 	$(BIN)/python -m examples.glioma_demo.demo --out demo-out
 
+include client/clients.mk
+
 clean: ## Remove what make made
 	rm -rf $(VENV) demo-out build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

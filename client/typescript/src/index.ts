@@ -1,0 +1,13 @@
+export { checksum, type Chunker, chunksOf, inOrder, MAX_CHUNK_BYTES } from "./chunks.js";
+export { Client, type ClientOptions } from "./client.js";
+export * from "./errors.js";
+export type { Event, MapReceived, Resuming } from "./events.js";
+export { type CallOptions, Explanation } from "./explanation.js";
+export type { ExplanationResult, MapsByMethod } from "./explanation_result.js";
+export * from "./gen/voxplain/v1/catalog_pb.js";
+export * from "./gen/voxplain/v1/explain_pb.js";
+export * from "./gen/voxplain/v1/method_pb.js";
+export * from "./gen/voxplain/v1/tensor_pb.js";
+export { type ExplainOptions, makeMethod } from "./request.js";
+export { DEFAULT_RETRY_POLICY, type RetryPolicy } from "./retry_policy.js";
+export type { Payload, Volume, Voxels } from "./volume.js";
