@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
-SCENARIO_SECONDS = 90.0
+SCENARIO_SECONDS = 300.0
 STOP_SECONDS = 10.0
 
 
