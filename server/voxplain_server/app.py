@@ -24,6 +24,7 @@ from voxplain_server.service.allocator import keep_buffers
 from voxplain_server.service.catalog import CatalogAnswers
 from voxplain_server.service.explain import Explanations
 from voxplain_server.service.health import HealthServer
+from voxplain_server.service.scheduling import prefer_throughput
 from voxplain_server.service.server import create_server
 from voxplain_server.settings import Settings
 from voxplain_server.workers.checking import check_models
@@ -42,6 +43,7 @@ class PortTaken(OSError):
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit status: 0 after a clean stop, 1 where it could not start."""
     keep_buffers()
+    prefer_throughput()
     try:
         return asyncio.run(_serve(settings))
     except (PortTaken, AccessRefused) as refused:
