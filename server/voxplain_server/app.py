@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -27,9 +28,10 @@ from voxplain_server.service.health import HealthServer
 from voxplain_server.service.scheduling import prefer_throughput
 from voxplain_server.service.server import create_server
 from voxplain_server.settings import Settings
-from voxplain_server.workers.checking import check_models
+from voxplain_server.workers.catalog import Catalog
 from voxplain_server.workers.pool import WorkerPool
 from voxplain_server.workers.pool_settings import PoolSettings
+from voxplain_server.workers.reloading import Reloader
 
 VERSION = version("voxplain")
 FAREWELL_SECONDS = 3.0
@@ -103,7 +105,9 @@ async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Part
     running.callback(metrics_server.stop)
 
     pool_settings = _pool_settings(settings)
-    catalog = await check_models(settings.models, settings=pool_settings)
+    reloader = Reloader(settings.models, settings=pool_settings, changed=partial(_tell_models, log))
+    await reloader.fill()
+    catalog = reloader.catalog
     pool = WorkerPool(settings=pool_settings, catalog=catalog, observer=metrics)
     running.push_async_callback(pool.close)
     await pool.start()
@@ -125,6 +129,9 @@ async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Part
     await server.start()
     running.push_async_callback(server.stop, 0)
     await health.serving()
+    if limits.reload_seconds:
+        looking = asyncio.create_task(reloader.keep(limits.reload_seconds))
+        running.push_async_callback(_end, looking)
     ready = {
         "ready": True,
         "port": port,
@@ -137,6 +144,16 @@ async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Part
     sys.stdout.flush()
     log.write("ready", models=len(catalog.entries), workers=settings.workers, port=port)
     return _Parts(health=health, admission=admission, pool=pool, server=server)
+
+
+def _tell_models(log: Log, catalog: Catalog) -> None:
+    log.write("models_changed", models=len(catalog.entries))
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def _pool_settings(settings: Settings) -> PoolSettings:

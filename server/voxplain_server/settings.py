@@ -19,6 +19,9 @@ CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
 CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
 _KEY_CHARACTERS = 32
+_MAY_BE_ZERO = ("queue_length", "reload_seconds")
+_OF_THE_MEMORY = {"max_in_flight_bytes": (3, "a third"), "check_memory_bytes": (2, "half")}
+"""Limits whose default is a part of the container's memory."""
 
 
 class SettingsRefused(ValueError):
@@ -47,7 +50,8 @@ class Limits:
     loaded_models: int = _setting(4, "models that one worker keeps loaded")
     drain_seconds: float = _setting(15.0, "seconds that running calls get to end after SIGTERM, before they end DRAINED")
     check_seconds: float = _setting(300.0, "seconds that checking one bundle may take")
-    check_memory_bytes: int = _setting(32 * GIB, "address space of the process that checks bundles")
+    check_memory_bytes: int = _setting(4 * GIB, "resident memory of the process that checks bundles")
+    reload_seconds: float = _setting(10.0, "seconds between two looks at the models folder; 0: it is read at the start only")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +121,9 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """
     parser = _parser(environ)
     given = parser.parse_args(list(argv))
-    if given.max_in_flight_bytes is None:
-        given.max_in_flight_bytes = available_memory() // 3
+    for name, (part, _) in _OF_THE_MEMORY.items():
+        if getattr(given, name) is None:
+            setattr(given, name, available_memory() // part)
     limits = Limits(**{each.name: getattr(given, each.name) for each in fields(Limits)})
     if given.models is None:
         raise SettingsRefused("name the folder of models: --models DIR or VOXPLAIN_MODELS")
@@ -158,7 +163,7 @@ def _check(settings: Settings) -> None:
             raise SettingsRefused(f"--{name.replace('_', '-')} must lie between 0 and 65535")
     for each in fields(Limits):
         value = getattr(settings.limits, each.name)
-        if not value >= 0 or (value == 0 and each.name != "queue_length"):
+        if not value >= 0 or (value == 0 and each.name not in _MAY_BE_ZERO):
             raise SettingsRefused(f"--{each.name.replace('_', '-')} must be greater than 0")
     if settings.checkpoint_key is not None and len(settings.checkpoint_key) < _KEY_CHARACTERS:
         raise SettingsRefused(f"VOXPLAIN_CHECKPOINT_KEY must have at least {_KEY_CHARACTERS} characters")
@@ -209,8 +214,8 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", action="store_true", default=on, help=text)
     for each in fields(Limits):
         text = each.metadata["help"]
-        if each.name == "max_in_flight_bytes":
-            add(each.name, int, None, f"{text} (default: a third of the container's memory)")
+        if each.name in _OF_THE_MEMORY:
+            add(each.name, int, None, f"{text} (default: {_OF_THE_MEMORY[each.name][1]} of the container's memory)")
         else:
             add(each.name, type(each.default), each.default, text)
     return parser

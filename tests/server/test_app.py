@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,3 +151,18 @@ def test_sigterm_lets_a_running_call_end_and_exits_with_zero(bundle: TinyBundle)
         kinds = [explain_pb2.ExplainResponse.FromString(each).WhichOneof("event") for each in answers]
         assert kinds[-1] == "summary"
         assert server.wait() == 0
+
+
+def test_a_new_version_is_served_without_a_restart(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    early_fusion_classes(models, modalities=2)
+    with RunningServer(models, ["--reload-seconds", "0.2", "--engine", "onnxruntime"]) as server:
+        staged = early_fusion_classes(tmp_path / "staging", version="2", modalities=2, seed=2)
+        staged.folder.rename(models / staged.name / "2")
+        with grpc.insecure_channel(server.address) as channel:
+            stub = catalog_pb2_grpc.CatalogServiceStub(channel)
+            until = time.monotonic() + 120
+            while stub.GetModel(catalog_pb2.GetModelRequest(name=staged.name)).model.version != "2":
+                assert time.monotonic() < until
+                time.sleep(0.1)
+        assert '"models_changed"' in server.log

@@ -84,6 +84,7 @@ def test_a_containers_quota_bounds_the_processors(tmp_path: Path) -> None:
 def test_the_ledger_defaults_to_a_third_of_the_containers_memory(tmp_path: Path) -> None:
     limits = read_settings(["--models", str(tmp_path)], {}).limits
     assert limits.max_in_flight_bytes == available_memory() // 3
+    assert limits.check_memory_bytes == available_memory() // 2
     limit = tmp_path / "memory.max"
     limit.write_text("1000000\n")
     assert available_memory(limit) == 1_000_000
@@ -139,3 +140,7 @@ def test_settings_of_access_that_do_not_go_together_are_named(tmp_path: Path, va
     environ = {f"VOXPLAIN_{name}": files.get(value, value) for name, value in variables.items()}
     with pytest.raises(SettingsRefused, match=named):
         read_settings(["--models", str(tmp_path)], environ)
+
+
+def test_looking_at_the_models_folder_again_can_be_turned_off(tmp_path: Path) -> None:
+    assert read_settings(["--models", str(tmp_path), "--reload-seconds", "0"], {}).limits.reload_seconds == 0

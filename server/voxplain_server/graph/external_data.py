@@ -7,6 +7,7 @@ symbolic and hard links, and into reading past the end of a file (CVE-2022-25882
 import os
 import pathlib
 import stat
+from typing import Protocol
 
 import onnx
 
@@ -16,6 +17,16 @@ from voxplain_server.graph.tensor_payload import payload_bytes
 _KNOWN_KEYS = frozenset({"location", "offset", "length", "checksum"})
 
 
+_READ_BYTES = 1 << 20
+
+
+class Digest(Protocol):
+    """What hashlib makes."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take more bytes."""
+
+
 class ExternalData:
     """The folder of one model file, and how many bytes may still be read from it. A context manager."""
 
@@ -23,6 +34,7 @@ class ExternalData:
         self._allowance = allowance
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._files: dict[str, int] = {}
+        self._states: dict[str, tuple[int, int]] = {}
 
     def __enter__(self) -> "ExternalData":
         return self
@@ -53,6 +65,21 @@ class ExternalData:
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
 
+    def add_to(self, digest: Digest) -> None:
+        """Add every file that was read, whole, in the order of their names.
+
+        Raises ModelFileError: CORRUPT_MODEL_FILE where one was written to since it was opened.
+        """
+        for location, descriptor in sorted(self._files.items()):
+            offset = 0
+            while block := os.pread(descriptor, _READ_BYTES, offset):
+                digest.update(block)
+                offset += len(block)
+            if _state(os.fstat(descriptor)) != self._states[location]:
+                raise ModelFileError(
+                    "CORRUPT_MODEL_FILE", "external data was changed while it was read: write it anew, then move"
+                )
+
     def _open(self, location: str) -> int:
         if location not in self._files:
             if not location or location in (".", "..") or any(character in location for character in "/\\\0"):
@@ -67,7 +94,12 @@ class ExternalData:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
                 raise _escapes()
+            self._states[location] = _state(status)
         return self._files[location]
+
+
+def _state(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
 
 
 def _read(descriptor: int, offset: int, length: int) -> bytes:

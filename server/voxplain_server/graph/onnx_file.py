@@ -1,8 +1,10 @@
 """Reading one ONNX file that nobody vouches for. Nothing in it is executed, nothing outside its folder is opened."""
 
+import hashlib
 import os
 import pathlib
 import stat
+from dataclasses import dataclass
 
 import onnx
 import onnx.checker
@@ -19,8 +21,26 @@ _PROTOBUF_LIMIT = 2**31 - 1
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class OnnxFile:
+    """A model file that was read.
+
+    Attributes:
+        proto: the model: self-contained, of standard operators only, its local functions inlined.
+        digest: SHA-256 of the bytes that it was made from: the file, then the files of its weights in the order of their names.
+    """
+
+    proto: onnx.ModelProto
+    digest: str
+
+
 def read_onnx(path: pathlib.Path, *, max_bytes: int) -> onnx.ModelProto:
-    """Read the model at `path`: self-contained, of standard operators only, its local functions inlined.
+    """The model of `read_onnx_file`."""
+    return read_onnx_file(path, max_bytes=max_bytes).proto
+
+
+def read_onnx_file(path: pathlib.Path, *, max_bytes: int) -> OnnxFile:
+    """Read the model at `path`. Every file is opened once: the digest is the model's, whatever happens to the folder meanwhile.
 
     `max_bytes` bounds the file together with external data, and so do the 2 GiB that no protobuf exceeds.
     Raises ModelFileError, whose reasons stand in its docstring.
@@ -37,9 +57,12 @@ def read_onnx(path: pathlib.Path, *, max_bytes: int) -> onnx.ModelProto:
     # What a training loop would need is no part of the network, and one more place for tensors to hide.
     del model.training_info[:]
     _check_domains(model)
-    _gather_tensors(model, path.parent, allowance=max_bytes - len(content))
+    digest = hashlib.sha256(content)
+    with ExternalData(path.parent, allowance=max_bytes - len(content)) as external:
+        _gather_tensors(model, external)
+        external.add_to(digest)
     check_functions(model)
-    return _inlined(model)
+    return OnnxFile(_inlined(model), digest.hexdigest())
 
 
 def _content(path: pathlib.Path, max_bytes: int) -> bytes:
@@ -75,14 +98,13 @@ def _check_domains(model: onnx.ModelProto) -> None:
                 )
 
 
-def _gather_tensors(model: onnx.ModelProto, folder: pathlib.Path, *, allowance: int) -> None:
-    with ExternalData(folder, allowance=allowance) as external:
-        for tensor in tensors_of(model):
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                external.load(tensor)
-            elif tensor.external_data:
-                raise _corrupt("describes external data for a tensor that has none")
-            check_payload(tensor)
+def _gather_tensors(model: onnx.ModelProto, external: ExternalData) -> None:
+    for tensor in tensors_of(model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            external.load(tensor)
+        elif tensor.external_data:
+            raise _corrupt("describes external data for a tensor that has none")
+        check_payload(tensor)
 
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:

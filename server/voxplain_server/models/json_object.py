@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import stat
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,14 +124,39 @@ def read_json_object(path: Path) -> JsonObject:
     Raises:
         ModelRefused: METADATA_MISSING, METADATA_TOO_LARGE (1 MiB, 32 levels) or METADATA_INVALID.
     """
+    return parse_json_object(read_json_bytes(path))
+
+
+def read_json_bytes(path: Path) -> bytes:
+    """The bytes of a JSON file.
+
+    Raises:
+        ModelRefused: METADATA_MISSING, or METADATA_TOO_LARGE (1 MiB).
+    """
+    message = "metadata.json cannot be read. Put one beside model.onnx, or into configs/ in the MONAI layout."
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError:
-        message = "metadata.json cannot be read. Put one beside model.onnx, or into configs/ in the MONAI layout."
+        # O_NONBLOCK: opening a named pipe would else wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):
         raise ModelRefused("METADATA_MISSING", message) from None
+    with os.fdopen(descriptor, "rb") as file:
+        try:
+            data = file.read(MAX_BYTES + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+        except OSError:
+            data = None
+    if data is None:
+        raise ModelRefused("METADATA_MISSING", message)
     if len(data) > MAX_BYTES:
         raise ModelRefused("METADATA_TOO_LARGE", "metadata.json is larger than 1 MiB. Shorten it.")
+    return data
+
+
+def parse_json_object(data: bytes) -> JsonObject:
+    """The one object of a JSON document.
+
+    Raises:
+        ModelRefused: METADATA_TOO_LARGE (32 levels) or METADATA_INVALID.
+    """
     try:
         text = data.decode("utf-8-sig")
         _refuse_depth(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -10,9 +9,8 @@ import onnx
 
 from voxplain_server.graph.graph_reader import read_graph
 from voxplain_server.graph.model_file_error import ModelFileError
-from voxplain_server.graph.onnx_file import read_onnx
+from voxplain_server.graph.onnx_file import read_onnx_file
 from voxplain_server.graph.onnx_graph import Graph
-from voxplain_server.graph.onnx_walk import tensors_of
 from voxplain_server.models.bundle_place import BundlePlace
 from voxplain_server.models.input_layout import InputLayout, lay_out_inputs
 from voxplain_server.models.metadata import Metadata, read_metadata
@@ -21,7 +19,6 @@ from voxplain_server.models.model_refused import ModelRefused
 from voxplain_server.models.output_reading import read_output
 
 MAX_MODEL_BYTES = 4 << 30
-_READ_BYTES = 1 << 20
 _DESCRIPTION_CHARACTERS = 1000
 
 
@@ -51,12 +48,11 @@ def load_model(place: BundlePlace, *, max_bytes: int = MAX_MODEL_BYTES) -> Loade
         ModelRefused: metadata, graph or files are not what they must be; the message tells what to change.
     """
     place.check_names()
-    metadata_path = place.metadata_path()
-    metadata = read_metadata(metadata_path)
+    metadata = read_metadata(place.metadata_path())
     onnx_path = place.onnx_path()
     try:
-        proto = read_onnx(onnx_path, max_bytes=max_bytes)
-        graph = read_graph(proto)
+        file = read_onnx_file(onnx_path, max_bytes=max_bytes)
+        graph = read_graph(file.proto)
     except ModelFileError as error:
         raise ModelRefused(error.reason, f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
     except (ValueError, TypeError, KeyError, IndexError, StopIteration, RuntimeError, RecursionError):
@@ -71,8 +67,8 @@ def load_model(place: BundlePlace, *, max_bytes: int = MAX_MODEL_BYTES) -> Loade
         version=place.version,
         folder=place.folder,
         onnx_path=onnx_path,
-        digest=_model_digest(onnx_path),
-        metadata_digest=_digest([metadata_path]),
+        digest=file.digest,
+        metadata_digest=metadata.digest,
         description=" ".join(metadata.description.split())[:_DESCRIPTION_CHARACTERS],
         modalities=layout.modalities,
         inputs=layout.inputs,
@@ -83,7 +79,7 @@ def load_model(place: BundlePlace, *, max_bytes: int = MAX_MODEL_BYTES) -> Loade
         background_cases=_background_cases(place.folder, metadata, names),
         cautions=_cautions(layout, output),
     )
-    return LoadedModel(model, proto, graph)
+    return LoadedModel(model, file.proto, graph)
 
 
 def _check_options(graph: Graph, metadata: Metadata, names: tuple[str, ...]) -> None:
@@ -130,25 +126,3 @@ def _cautions(layout: InputLayout, output: OutputSpec) -> tuple[str, ...]:
     if output.activation is Activation.UNKNOWN:
         found.append("ACTIVATION_UNKNOWN")
     return tuple(found)
-
-
-def _model_digest(path: Path) -> str:
-    """SHA-256 of the ONNX file; where weights lie in files of their own, of it and of them in the order of their names."""
-    proto = onnx.load_model(path, load_external_data=False)
-    locations = {
-        entry.value
-        for tensor in tensors_of(proto)
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    return _digest([path, *(path.parent / location for location in sorted(locations))])
-
-
-def _digest(paths: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(_READ_BYTES):
-                digest.update(block)
-    return digest.hexdigest()

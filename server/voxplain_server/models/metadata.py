@@ -7,13 +7,14 @@ file is left alone.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxplain_server.models.json_object import JsonObject, read_json_object
+from voxplain_server.models.json_object import JsonObject, parse_json_object, read_json_bytes, read_json_object
 from voxplain_server.models.model_refused import ModelRefused
 from voxplain_server.models.options import Options, parse_options
 
@@ -81,12 +82,14 @@ class Metadata:
     """What a bundle says about its network.
 
     Attributes:
+        digest: SHA-256 of the bytes that were read.
         version: of the bundle.
         description: what the model is for.
         inputs, outputs: in the order of the file.
         options: the "voxplain" object.
     """
 
+    digest: str
     version: str
     description: str
     inputs: tuple[InputMetadata, ...]
@@ -100,11 +103,13 @@ def read_metadata(path: Path) -> Metadata:
     Raises:
         ModelRefused: METADATA_MISSING, METADATA_TOO_LARGE, METADATA_INVALID or BACKGROUND_UNDECLARED, with what to change.
     """
-    whole = read_json_object(path)
+    data = read_json_bytes(path)
+    whole = parse_json_object(data)
     network = whole.object("network_data_format")
     inputs = _entries(network, "inputs", most=MAX_INPUTS)
     outputs = _entries(network, "outputs", most=MAX_OUTPUTS)
     return Metadata(
+        digest=hashlib.sha256(data).hexdigest(),
         version=whole.text("version"),
         description=whole.text("description") or whole.text("task"),
         inputs=tuple(_input(name, entry) for name, entry in inputs.items()),

@@ -31,7 +31,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class CatalogAnswers(catalog_pb2_grpc.CatalogServiceServicer):
-    """Serves the catalogue, which does not change while the server runs."""
+    """Serves the catalogue as it is at the moment."""
 
     def __init__(self, *, catalog: Catalog, admission: Admission, limits: Limits, observer: CallObserver) -> None:
         self._catalog = catalog

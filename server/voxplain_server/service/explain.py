@@ -212,6 +212,7 @@ class _Call:
             cautions=self._checked.cautions,
             estimated_seconds=self._checked.estimated_seconds,
             deadline_s=deadline,
+            entry=self._checked.entry,
         )
 
     def _accepted(self) -> explain_pb2.Accepted:

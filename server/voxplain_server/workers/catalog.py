@@ -49,18 +49,53 @@ class Refusal:
 
 
 class Catalog:
-    """Every model by name and version. It does not change while the server runs.
+    """Every model by name and version. It may change between two steps of the event loop; a call keeps the entry it began with.
 
     Args:
         entries: what was let in.
         refusals: what was not.
     """
 
-    def __init__(self, entries: Iterable[CatalogEntry], refusals: Iterable[Refusal] = ()) -> None:
+    def __init__(self, entries: Iterable[CatalogEntry] = (), refusals: Iterable[Refusal] = ()) -> None:
         self._by_name: dict[str, dict[str, CatalogEntry]] = {}
-        for entry in sorted(entries, key=lambda each: _order(each.model.version), reverse=True):
-            self._by_name.setdefault(entry.model.name, {})[entry.model.version] = entry
-        self.refusals = tuple(refusals)
+        self._refusals: dict[tuple[str, str], Refusal] = {}
+        for entry in entries:
+            self.let_in(entry)
+        for refusal in refusals:
+            self._refusals[refusal.name, refusal.version.version] = refusal
+
+    def let_in(self, entry: CatalogEntry) -> None:
+        """Serve an entry from now on, in the place of what had its name and version."""
+        model = entry.model
+        versions = self._by_name.get(model.name, {}) | {model.version: entry}
+        # In an order of its own, the default first.
+        self._by_name[model.name] = {
+            version: versions[version] for version in sorted(versions, key=version_order, reverse=True)
+        }
+        self._refusals.pop((model.name, model.version), None)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Tell why a version is not served; one that is served stays: a bad bundle never replaces a good one."""
+        key = refusal.name, refusal.version.version
+        if key[1] not in self._by_name.get(key[0], {}):
+            self._refusals[key] = refusal
+
+    def remove(self, name: str, version: str) -> None:
+        """Forget a version; calls that began with it go on."""
+        self._refusals.pop((name, version), None)
+        versions = self._by_name.get(name, {})
+        versions.pop(version, None)
+        if not versions:
+            self._by_name.pop(name, None)
+
+    def serves(self, entry: CatalogEntry) -> bool:
+        """Whether new calls would get this very entry."""
+        return self._by_name.get(entry.model.name, {}).get(entry.model.version) is entry
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """What was not let in."""
+        return tuple(self._refusals.values())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -100,7 +135,7 @@ class Catalog:
         return versions[version]
 
 
-def _order(version: str) -> tuple[int, tuple[int, ...], str]:
+def version_order(version: str) -> tuple[int, tuple[int, ...], str]:
     """Numbers, also dotted ones, by value and above names."""
     parts = version.split(".")
     if all(part.isdecimal() for part in parts):

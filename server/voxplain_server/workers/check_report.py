@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from voxplain.v1 import catalog_pb2, explain_pb2
 
 from voxplain_server.models.model import OutputKind
+from voxplain_server.settings import available_cpus, available_memory
 from voxplain_server.workers.catalog import Catalog, CatalogEntry, Refusal
 from voxplain_server.workers.checking import check_models
 from voxplain_server.workers.pool_settings import PoolSettings
@@ -25,8 +25,8 @@ def main(path: Path) -> int:
     """
     # The report says it better than the log's lines between.
     logging.getLogger("voxplain_server").addHandler(logging.NullHandler())
-    threads = len(os.sched_getaffinity(0))
-    catalog = asyncio.run(check_models(path, settings=PoolSettings(threads_per_worker=threads)))
+    settings = PoolSettings(threads_per_worker=available_cpus(), check_memory_bytes=available_memory() // 2)
+    catalog = asyncio.run(check_models(path, settings=settings))
     sys.stdout.write("\n".join(report(catalog)) + "\n")
     return 1 if catalog.refusals or not catalog.entries else 0
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from pathlib import Path
 
 from voxplain.v1 import catalog_pb2, explain_pb2
@@ -22,6 +23,9 @@ from voxplain_server.workers.pool_settings import PoolSettings
 from voxplain_server.workers.worker import Worker
 
 log = logging.getLogger(__name__)
+
+_WATCH_SECONDS = 0.02
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 async def check_models(folder: Path, *, settings: PoolSettings) -> Catalog:
@@ -59,13 +63,21 @@ class BundleChecker:
     async def check(self, place: BundlePlace) -> CatalogEntry | Refusal:
         """Look at one bundle."""
         try:
-            event = await asyncio.wait_for(self._ask(place), self._settings.check_seconds)
+            event = await asyncio.wait_for(self._watched(place), self._settings.check_seconds)
+        except MemoryError:
+            told = (
+                "Checking this model takes more memory than the server allows. Make it smaller, or raise --check-memory-bytes."
+            )
+            return await self._give_up(place, "CHECK_MEMORY", told)
         except TimeoutError:
             told = "Checking this model took longer than the server allows. Make it smaller, or raise --check-seconds."
             return await self._give_up(place, "CHECK_TIMEOUT", told)
         except ConnectionError:
             told = "Checking this model ended its process: it asks for too much memory, or its file is hostile. Export it anew."
             return await self._give_up(place, "CHECK_CRASHED", told)
+        if self.pid is not None and resident_bytes(self.pid) > self._settings.check_memory_bytes // 2:
+            # What this bundle left behind must not count against the next.
+            await self.close()
         if event.WhichOneof("event") != "checked":
             return _refusal(place, event.failed.reason, event.failed.message)
         return self._entry(event.checked)
@@ -86,6 +98,19 @@ class BundleChecker:
         """As Holder.lose."""
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ConnectionError("the checking process is gone"))
+
+    async def _watched(self, place: BundlePlace) -> worker_pb2.Event:
+        """Ask, and look how much memory the process takes meanwhile: its address space says little, and a container's limit
+        would end the server with it."""
+        asking = asyncio.create_task(self._ask(place))
+        try:
+            while not asking.done():
+                await asyncio.wait({asking}, timeout=_WATCH_SECONDS)
+                if self.pid is not None and resident_bytes(self.pid) > self._settings.check_memory_bytes:
+                    raise MemoryError
+            return asking.result()
+        finally:
+            asking.cancel()
 
     async def _ask(self, place: BundlePlace) -> worker_pb2.Event:
         if self._worker is None or self._worker.gone.is_set():
@@ -112,6 +137,14 @@ class BundleChecker:
         )
         description.execution.CopyFrom(execution)
         return CatalogEntry(model=model, traits=traits, description=description, engine=checked.engine)
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process holds; 0 where it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _refusal(place: BundlePlace, reason: str, told: str) -> Refusal:

@@ -6,6 +6,7 @@ Started as `python -m voxplain_server.workers.compute` by process.py; nothing el
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import importlib
 import os
@@ -213,6 +214,12 @@ def _die_with(parent: int) -> None:
         os._exit(0)
 
 
+def _offer_itself_to_the_kernel() -> None:
+    """Where memory runs out, this process and not the front shall be killed: it is replaced, and its calls go on."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
 def _preload() -> None:
     importlib.import_module("captum.attr")
 
@@ -238,6 +245,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if given.memory:
         resource.setrlimit(resource.RLIMIT_AS, (given.memory, given.memory))
+    _offer_itself_to_the_kernel()
     # A core file would hold a patient's volumes.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     end = socket.socket(fileno=given.channel)

@@ -118,6 +118,6 @@ class HeldModels:
 def _changed() -> UnsupportedByModel:
     return UnsupportedByModel(
         "MODEL_CHANGED",
-        "the model's files changed since the server checked them; its operator must start it anew",
+        "the model's files changed since the server checked them; ask again when it has looked at them",
         field="model",
     )

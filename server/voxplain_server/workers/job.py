@@ -11,6 +11,8 @@ from typing import Protocol
 
 from voxplain.v1 import explain_pb2, tensor_pb2
 
+from voxplain_server.workers.catalog import CatalogEntry
+
 
 @dataclass(frozen=True, slots=True)
 class TensorPlace:
@@ -39,6 +41,7 @@ class Job:
         cautions: what the front already knows to limit the answer.
         estimated_seconds: by method key, from the measured evaluation time.
         deadline_s: seconds of event-loop time (`loop.time()`) at which the soft deadline passes; None: there is none.
+        entry: the model that the client was told of; None: what the catalogue has under the name and version of the spec.
     """
 
     explanation_id: str
@@ -48,6 +51,7 @@ class Job:
     cautions: tuple[explain_pb2.Caution, ...] = ()
     estimated_seconds: dict[str, float] = field(default_factory=dict)
     deadline_s: float | None = None
+    entry: CatalogEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,12 +40,12 @@ class _Ticket:
     """A place in the queue.
 
     Attributes:
-        digest: model that will be needed.
+        entry: model that will be needed.
         worker: set when one is free.
         call: the call that lost its lead; None for a new one.
     """
 
-    digest: str
+    entry: CatalogEntry
     worker: asyncio.Future[Worker]
     call: Call | None = None
 
@@ -122,7 +122,8 @@ class WorkerPool:
         """
         began_at = asyncio.get_running_loop().time()
         self._check_open()
-        entry = self._catalog.find(job.spec.model, job.spec.version)
+        # The catalogue may have changed since the client was told of its model.
+        entry = job.entry or self._catalog.find(job.spec.model, job.spec.version)
         threads = self._settings.threads_per_worker
         execution = resolve_execution(entry.model, job.spec, engine=entry.engine, engines=entry.engines, threads=threads)
         binding = bind_request(entry.model.digest, job.spec, execution)
@@ -197,7 +198,7 @@ class WorkerPool:
 
     def replace_lead(self, call: Call) -> None:
         """As LeadSupply.replace_lead."""
-        ticket = _Ticket(call.entry.model.digest, asyncio.get_running_loop().create_future(), call)
+        ticket = _Ticket(call.entry, asyncio.get_running_loop().create_future(), call)
         self._waiting.appendleft(ticket)
         self._dispatch()
 
@@ -205,7 +206,10 @@ class WorkerPool:
         """As LeadSupply.lend."""
         for call in self._calls:
             while self._idle and not self._waiting and call.wants_help():
-                call.join(self._best_for(call.entry.model.digest), lead=False)
+                worker = self._best_for(call.entry)
+                if worker is None:
+                    break
+                call.join(worker, lead=False)
 
     def release(self, worker: Worker, *, cancel: bool) -> None:
         """As Supply.release."""
@@ -277,7 +281,7 @@ class WorkerPool:
     def _queue(self, entry: CatalogEntry) -> _Ticket:
         if not self._idle and len(self._waiting) >= self._settings.queue_limit:
             raise LimitExceeded("QUEUE_FULL", "too many calls wait already; try again", retry_after_s=_RETRY_SECONDS)
-        ticket = _Ticket(entry.model.digest, asyncio.get_running_loop().create_future())
+        ticket = _Ticket(entry, asyncio.get_running_loop().create_future())
         self._waiting.append(ticket)
         self._dispatch()
         return ticket
@@ -291,11 +295,15 @@ class WorkerPool:
         self._observer.queue_length(len(self._waiting))
 
     def _dispatch(self) -> None:
-        while self._idle and self._waiting:
-            ticket = self._waiting.popleft()
-            if ticket.worker.done():
+        for ticket in list(self._waiting):
+            if not self._idle:
+                break
+            worker = None if ticket.worker.done() else self._best_for(ticket.entry)
+            if worker is None and not ticket.worker.done():
                 continue
-            worker = self._best_for(ticket.digest)
+            self._waiting.remove(ticket)
+            if worker is None:
+                continue
             if ticket.call is None:
                 ticket.worker.set_result(worker)
             elif ticket.call in self._calls:
@@ -313,9 +321,17 @@ class WorkerPool:
                     call.recall()
                     wanted -= 1
 
-    def _best_for(self, digest: str) -> Worker:
-        """An idle worker, if possible one that holds the model already."""
-        worker = next((each for each in self._idle if digest in each.loaded), self._idle[0])
+    def _best_for(self, entry: CatalogEntry) -> Worker | None:
+        """An idle worker, if possible one that holds the model already.
+
+        None: the model has left the catalogue, so that its files may be gone, and those who hold it are busy.
+        """
+        digest = entry.model.digest
+        worker = next((each for each in self._idle if digest in each.loaded), None)
+        if worker is None:
+            if not self._catalog.serves(entry) and any(digest in each.loaded for each in self._alive):
+                return None
+            worker = self._idle[0]
         self._idle.remove(worker)
         return worker
 

@@ -8,6 +8,10 @@ from typing import Literal
 from voxplain_server.models.engine_choice import EnginePreference
 from voxplain_server.workers.process import WorkerStart
 
+ADDRESS_SPACE_BESIDES = 16 * 1024**3
+"""What libraries and stacks of threads take of the address space without touching it: 3 to 5 GiB were measured. The kernel
+refuses at once what exceeds it together with the resident memory allowed; what is touched, the front watches."""
+
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
@@ -30,7 +34,7 @@ class PoolSettings:
         checkpoint_bytes: largest checkpoint that is handed out or taken back; the message must stay below 4 MiB.
         checkpoint_key: authenticates checkpoints; replicas that shall take over from each other share it. None: random.
         estimate_s: least time between two estimates of the standard error for Progress.
-        check_memory_bytes: address space of the process that checks a bundle; 0: no bound.
+        check_memory_bytes: resident memory of the process that checks a bundle; beyond it the process is killed.
         check_seconds: longest time one bundle may take to be checked.
     """
 
@@ -50,7 +54,7 @@ class PoolSettings:
     checkpoint_bytes: int = 2 * 1024 * 1024
     checkpoint_key: bytes | None = None
     estimate_s: float = 5.0
-    check_memory_bytes: int = 32 * 1024**3
+    check_memory_bytes: int = 4 * 1024**3
     check_seconds: float = 300.0
 
     @property
@@ -61,4 +65,5 @@ class PoolSettings:
     @property
     def check_start(self) -> WorkerStart:
         """How the process that checks bundles is started."""
-        return WorkerStart(threads=self.threads_per_worker, device=self.device, memory_bytes=self.check_memory_bytes)
+        address_space = self.check_memory_bytes + ADDRESS_SPACE_BESIDES
+        return WorkerStart(threads=self.threads_per_worker, device=self.device, memory_bytes=address_space)

@@ -1,0 +1,121 @@
+"""Keeps the catalogue in step with the models folder while calls run.
+
+Light: runs in the front, so neither torch nor onnxruntime may be imported from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from voxplain_server.models.bundle import find_bundles
+from voxplain_server.models.bundle_place import BundlePlace
+from voxplain_server.models.folder_state import FolderState, folder_state
+from voxplain_server.workers.catalog import Catalog, CatalogEntry
+from voxplain_server.workers.checking import BundleChecker
+from voxplain_server.workers.pool_settings import PoolSettings
+
+log = logging.getLogger(__name__)
+
+_Key = tuple[str, str]
+_Found = dict[_Key, tuple[BundlePlace, FolderState]]
+
+
+class Reloader:
+    """Looks at the models folder again and again.
+
+    A version that is new or was changed is checked once it has looked the same in two looks, in a process of its own, and let
+    in only if it stayed the same meanwhile. A bad one never replaces a good one. A version that is gone in two looks leaves the
+    catalogue; its calls go on. A folder in which nothing is left is taken for one that is not mounted: nothing is removed.
+
+    Args:
+        folder: the models folder.
+        settings: as for the pool.
+        changed: told after the catalogue has changed.
+        checker: makes what checks.
+
+    Attributes:
+        catalog: what it keeps.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        settings: PoolSettings,
+        changed: Callable[[Catalog], None] = lambda catalog: None,
+        checker: Callable[[PoolSettings], BundleChecker] = BundleChecker,
+    ) -> None:
+        self.catalog = Catalog()
+        self._folder = folder
+        self._settings = settings
+        self._changed = changed
+        self._make_checker = checker
+        self._judged: dict[_Key, FolderState] = {}
+        self._before: _Found = {}
+        self._empty_told = False
+
+    async def fill(self) -> None:
+        """Check everything that is there, before the server is ready."""
+        found = await asyncio.to_thread(self._scan)
+        self._before = found
+        await self._judge(list(found))
+
+    async def keep(self, every_s: float) -> None:
+        """Look every so many seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self.look()
+            except Exception as fault:
+                # One look that went wrong must not be the last.
+                log.warning("a look at the models folder failed: %s", type(fault).__name__)
+
+    async def look(self) -> None:
+        """Look once; what looks as it did in the look before is taken as it is."""
+        found, before = await asyncio.to_thread(self._scan), self._before
+        if not found and self._judged:
+            if not self._empty_told:
+                self._empty_told = True
+                log.warning("the models folder is empty or gone: every model that was served stays")
+            return
+        self._empty_told = False
+        self._before = found
+        gone = [key for key in self._judged if key not in found and key not in before]
+        for key in gone:
+            del self._judged[key]
+            self.catalog.remove(*key)
+        new = [
+            key
+            for key, (_, state) in found.items()
+            if self._judged.get(key) != state and key in before and before[key][1] == state
+        ]
+        if await self._judge(new) or gone:
+            self._changed(self.catalog)
+
+    async def _judge(self, keys: list[_Key]) -> bool:
+        """Check these versions; whether any verdict was taken."""
+        if not keys:
+            return False
+        checker = self._make_checker(self._settings)
+        judged = False
+        try:
+            for key in keys:
+                place, state = self._before[key]
+                verdict = await checker.check(place)
+                if await asyncio.to_thread(folder_state, place.folder) != state:
+                    continue
+                judged = True
+                self._judged[key] = state
+                if isinstance(verdict, CatalogEntry):
+                    self.catalog.let_in(verdict)
+                else:
+                    self.catalog.refuse(verdict)
+        finally:
+            await checker.close()
+        return judged
+
+    def _scan(self) -> _Found:
+        return {(place.name, place.version): (place, folder_state(place.folder)) for place in find_bundles(self._folder)}
