@@ -15,6 +15,7 @@ import numpy as np
 from voxplain.v1 import explain_pb2, method_pb2, tensor_pb2
 from voxplain.volume import Volume
 from voxplain_client.imaging.nifti import read_nifti
+from voxplain_server.features.feature_cache import FeatureCache
 from voxplain_server.methods import all_methods
 from voxplain_server.methods.method import GradientMethod, PerturbationMethod, Setting
 from voxplain_server.methods.resolve import resolve_method
@@ -60,6 +61,7 @@ def explain(held: HeldModel, volumes: dict[str, Volume], name: str) -> float:
         key=name,
         traits=ModelTraits(has_relu=True, twin_parity=0.0),
         block_size=execution.block_size,
+        features=FeatureCache(threads=THREADS),
     )
     if isinstance(method, GradientMethod):
         estimate = method.attribute(setting, held.twin, advanced=lambda _: None, cancelled=lambda: False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from voxplain_server.features.feature_set import FeatureSet, Labels
@@ -14,11 +15,15 @@ class FeatureCache:
     """Remembers what was grouped for one case, so that the methods of a call share supervoxels.
 
     It belongs to one case: whoever holds a case keeps one beside it, and both go together.
+
+    Args:
+        threads: how many things may be made side by side.
     """
 
-    __slots__ = ("_made",)
+    __slots__ = ("_made", "_threads")
 
-    def __init__(self) -> None:
+    def __init__(self, *, threads: int = 1) -> None:
+        self._threads = threads
         self._made: dict[Hashable, FeatureSet | Labels] = {}
 
     def remember(self, key: Hashable, make: Callable[[], Made]) -> Made:
@@ -26,3 +31,11 @@ class FeatureCache:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]  # type: ignore[return-value]
+
+    def remember_each(self, makers: Mapping[Hashable, Callable[[], Made]]) -> list[Made]:
+        """What is kept under several keys; what is missing is made side by side."""
+        missing = [key for key in makers if key not in self._made]
+        if missing:
+            with ThreadPoolExecutor(max(1, min(self._threads, len(missing)))) as threads:
+                self._made.update(zip(missing, threads.map(lambda key: makers[key](), missing), strict=True))
+        return [self._made[key] for key in makers]  # type: ignore[misc]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 from voxplain.errors import InvalidSpec, InvalidTensor, UnsupportedByModel
@@ -62,8 +63,10 @@ def _grouped(grouping: method_pb2.FeatureGrouping, case: Case, cache: FeatureCac
         raise _too_many("grouping.grid.edge_voxels", "use larger boxes")
     if grouping.shared:
         features = shared_features(_shared_labels(grouping, case, cache), len(case.volumes))
+    elif kind == "slic":
+        features = separate_features(_supervoxels(grouping.slic, case, range(len(case.volumes)), cache))
     else:
-        features = separate_features([_labels(grouping, case, modality, cache) for modality in range(len(case.volumes))])
+        features = separate_features([_labels(grouping, case, modality) for modality in range(len(case.volumes))])
     if features.count > MAX_FEATURES:
         raise _too_many("grouping", "use fewer labels or segments")
     return features
@@ -77,19 +80,22 @@ def _shared_labels(grouping: method_pb2.FeatureGrouping, case: Case, cache: Feat
             "a shared grouping needs one label map without modality; send one, or set `shared` to false",
             field="grouping.shared",
         )
-    modality = case.model.modality_names.index(grouping.grouping_modality) if kind == "slic" else 0
-    return _labels(grouping, case, modality, cache)
+    if kind != "slic":
+        return _labels(grouping, case, 0)
+    modality = case.model.modality_names.index(grouping.grouping_modality)
+    return _supervoxels(grouping.slic, case, [modality], cache)[0]
 
 
-def _labels(grouping: method_pb2.FeatureGrouping, case: Case, modality: int, cache: FeatureCache) -> Labels:
+def _supervoxels(slic: method_pb2.SlicGrouping, case: Case, modalities: Iterable[int], cache: FeatureCache) -> list[Labels]:
+    """The supervoxels of each of these modalities; one modality does not depend on another, so they are made side by side."""
+    cut = partial(slic_labels, segments=slic.segments, compactness=slic.compactness, sigma_voxels=slic.sigma_voxels)
+    kind = ("slic", slic.segments, slic.compactness, slic.sigma_voxels)
+    return cache.remember_each({(*kind, modality): partial(cut, case.volumes[modality]) for modality in modalities})
+
+
+def _labels(grouping: method_pb2.FeatureGrouping, case: Case, modality: int) -> Labels:
     volume = case.volumes[modality]
     kind = grouping.WhichOneof("kind")
-    if kind == "slic":
-        slic = grouping.slic
-        return cache.remember(
-            ("slic", slic.segments, slic.compactness, slic.sigma_voxels, modality),
-            lambda: slic_labels(volume, segments=slic.segments, compactness=slic.compactness, sigma_voxels=slic.sigma_voxels),
-        )
     if kind == "grid":
         return grid_labels(volume.shape, grouping.grid.edge_voxels)
     if kind == "whole_modality":

@@ -78,7 +78,7 @@ class Session:
         self._traits = traits
         self._plans: dict[int, Planned] = {}
         self._answer_seconds = 0.0
-        self._features = FeatureCache()
+        self._features = FeatureCache(threads=command.execution.threads_per_worker)
         self._passes = PassCache()
         self._board: ScoreBoard | None = None
         self._fitted: FittedCase | None = None

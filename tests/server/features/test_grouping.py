@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -162,3 +164,18 @@ def test_a_cache_makes_a_grouping_once() -> None:
     assert cache.remember(b"key", make) is first
     assert cache.remember(b"other", make) is not first
     assert len(made) == 2
+
+
+def test_a_cache_makes_what_is_missing_side_by_side_and_keeps_the_order() -> None:
+    cache, meeting = FeatureCache(threads=2), threading.Barrier(2, timeout=10)
+    known = cache.remember("known", _two_modalities)
+
+    def meet() -> FeatureSet:
+        # Neither gets past the barrier unless the other is being made at the same time.
+        meeting.wait()
+        return _two_modalities()
+
+    first, kept, second = cache.remember_each({"first": meet, "known": meet, "second": meet})
+    assert kept is known
+    assert first is cache.remember("first", meet)
+    assert second is cache.remember("second", meet)
