@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Coroutine
@@ -16,8 +17,12 @@ from typing import Any
 import grpc.aio
 
 from voxplain_server.access import AccessRefused
+from voxplain_server.observe.grpc_metrics import GrpcMetrics
 from voxplain_server.observe.log import Log, route_library_logs
 from voxplain_server.observe.metrics import Metrics, MetricsServer
+from voxplain_server.observe.model_metrics import ModelMetrics
+from voxplain_server.observe.pool_watch import PoolWatch
+from voxplain_server.observe.tracing import CallTracer, is_tracing_asked_for, open_tracing
 from voxplain_server.observe.watch import Watch
 from voxplain_server.service.access_control import credentials_of, guard_of
 from voxplain_server.service.admission import Admission
@@ -26,7 +31,7 @@ from voxplain_server.service.catalog import CatalogAnswers
 from voxplain_server.service.explain import Explanations
 from voxplain_server.service.health import HealthServer
 from voxplain_server.service.scheduling import prefer_throughput
-from voxplain_server.service.server import create_server
+from voxplain_server.service.server import GRPC_TYPES, create_server
 from voxplain_server.settings import Settings
 from voxplain_server.workers.catalog import Catalog
 from voxplain_server.workers.pool import WorkerPool
@@ -90,12 +95,15 @@ class _Parts:
 async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Parts:
     """Start everything in the order of need, leave its end on the stack, and say so on standard output."""
     limits = settings.limits
-    metrics = Metrics()
+    metrics = Metrics(max_bytes=limits.max_in_flight_bytes, max_calls=settings.workers + limits.queue_length)
     metrics.build.labels(VERSION).set(1)
     watch = Watch(metrics, log)
     guard, credentials = guard_of(settings.access, watch), credentials_of(settings.access)
+    tracer = _tracer(log)
+    if tracer is not None:
+        running.callback(tracer.close)
 
-    health = HealthServer()
+    health = HealthServer(watch.health_changed)
     health_port = await _bound(health.start(f"{settings.host}:{settings.health_port}"), "--health-port")
     running.push_async_callback(health.stop)
     try:
@@ -108,7 +116,9 @@ async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Part
     reloader = Reloader(settings.models, settings=pool_settings, changed=partial(_tell_models, log))
     await reloader.fill()
     catalog = reloader.catalog
-    pool = WorkerPool(settings=pool_settings, catalog=catalog, observer=metrics)
+    ModelMetrics(catalog, metrics.registry)
+    observer = PoolWatch(metrics, log, on_failing=health.compute_failing)
+    pool = WorkerPool(settings=pool_settings, catalog=catalog, observer=observer)
     running.push_async_callback(pool.close)
     await pool.start()
 
@@ -116,10 +126,11 @@ async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Part
         max_bytes=limits.max_in_flight_bytes, workers=settings.workers, queue_length=limits.queue_length, observer=watch
     )
     server = create_server(
-        Explanations(catalog=catalog, runner=pool, admission=admission, limits=limits, observer=watch),
+        Explanations(catalog=catalog, runner=pool, admission=admission, limits=limits, observer=watch, tracer=tracer),
         CatalogAnswers(catalog=catalog, admission=admission, limits=limits, observer=watch),
         guard=guard,
         reflection=settings.reflection,
+        interceptors=[GrpcMetrics(metrics, GRPC_TYPES)],
     )
     address = f"{settings.host}:{settings.port}"
     try:
@@ -154,6 +165,17 @@ async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def _tracer(log: Log) -> CallTracer | None:
+    if not is_tracing_asked_for(os.environ):
+        return None
+    try:
+        return open_tracing(version=VERSION)
+    except ImportError:
+        # Whoever named a collector must learn why nothing comes; the service itself does not depend on it.
+        log.write("tracing_not_installed", level="warning")
+        return None
 
 
 def _pool_settings(settings: Settings) -> PoolSettings:

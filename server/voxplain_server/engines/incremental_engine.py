@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,9 @@ class IncrementalEvaluator:
         threads: compute threads of this whole process; None leaves them.
         max_share: a perturbation that takes a larger share of the operations of a whole pass goes to `dense`.
 
+    Attributes:
+        batches: passes of the last `scores` by the perturbations that they held.
+
     Raises:
         voxplain_server.graph.unsupported_operator.UnsupportedOperator: the twin cannot be built.
     """
@@ -108,6 +112,7 @@ class IncrementalEvaluator:
         self._held: _Held | None = None
         self._dense_base: tuple[Case, Score, float] | None = None
         self._interrupted = False
+        self.batches: Counter[int] = Counter()
         on_host = self._device.type == "cpu"
         self._streams = ComputeStreams((torch.get_num_threads() if threads is None else threads) if on_host else 1)
 
@@ -159,6 +164,7 @@ class IncrementalEvaluator:
     ) -> npt.NDArray[np.float64]:
         """As Evaluator.scores; `batch_size` is that of the dense engine."""
         self._interrupted = False
+        self.batches.clear()
 
         def stop() -> bool:
             return self._interrupted or cancelled()
@@ -218,9 +224,15 @@ class IncrementalEvaluator:
         tasks: list[BoxGroup | Walk] = [*plan.walks, *cut_into_chunks(prepared.travel, plan, self._costs(prepared))]
         for members, found in self._streams.map(evaluate, tasks, ask=asked):
             scores[members] = found + shift
+        for task in tasks:
+            # A walk goes step by step; a group is one pass.
+            size, passes = (1, len(task.order)) if isinstance(task, Walk) else (int(task.members.size), 1)
+            self.batches[size] += passes
         if plan.dense.size:
             left = [perturbations[int(index)] for index in plan.dense]
             given = self._dense.scores(case, score, left, batch_size=batch_size, cancelled=cancelled)
+            batch = batch_size if self._model.batched else 1
+            self.batches += Counter({batch: len(left) // batch}) + Counter({len(left) % batch: 1} if len(left) % batch else {})
             scores[plan.dense] = given + (base - self._base_of_dense(case, score))
         return scores
 

@@ -32,6 +32,9 @@ FIELDS: dict[str, type] = {
     "models": int,
     "logger": str,
     "port": int,
+    "pid": int,
+    "status": int,
+    "serving": bool,
 }
 """Every field that a line may have, and its type."""
 
@@ -73,9 +76,10 @@ class Log:
 
 
 class LibraryLog(logging.Handler):
-    """Turns what libraries log into lines without its text, which may quote what they were given.
+    """Turns what is logged the usual way into lines without its text, which may quote what somebody was given.
 
-    Our own modules (voxplain_server.*) only log text that they made themselves, so theirs passes as `where`.
+    Our own modules (voxplain_server.*) log an event by its name, with fields of the list in `extra={"fields": {...}}`. Of
+    everybody else, and of ours where they do otherwise, a line keeps the logger, the place and the type of the exception.
     """
 
     def __init__(self, log: Log) -> None:
@@ -83,11 +87,19 @@ class LibraryLog(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the logger's name, the line of code and the type of the exception."""
-        ours = record.name.startswith("voxplain_server.")
-        where = record.getMessage() if ours else f"{record.module}:{record.lineno}"
-        kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
+        """Write one line."""
         level = "error" if record.levelno >= logging.ERROR else "warning"
+        fields = getattr(record, "fields", None)
+        if record.name.startswith("voxplain_server.") and isinstance(fields, dict):
+            try:
+                self._log.write(str(record.msg), level=level, **fields)
+            except (ValueError, TypeError):
+                # A field that is not on the list: told below, without what it holds.
+                pass
+            else:
+                return
+        kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
+        where = f"{record.module}:{record.lineno}"
         self._log.write("library", level=level, logger=record.name, where=where, kind=kind)
 
 

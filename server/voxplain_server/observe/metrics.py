@@ -1,95 +1,145 @@
-"""What Prometheus sees. Labels are bounded: names of our methods, models of the catalogue, codes; never what a client typed."""
+"""What Prometheus sees. Labels are bounded twice: they are names of ours, never what clients type, and their sets are counted.
+
+A scrape has at most 500 series, whatever clients send and however many models there are (tests/server/observe adds up the
+worst): the budget of each metric stands beside it. Where a metric has no room left, the label `other` takes the rest.
+"""
 
 from __future__ import annotations
 
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
 
-_CALL_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400)
-_STOP_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+from voxplain_server.observe.label_sets import LabelSets
+
+MOST_SERIES = 500
+"""Of one server."""
+
+_CALL_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 180, 600, 1800, 3600)
+_SNAPSHOT_SECONDS = (0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_WAIT_SECONDS = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900)
+_STOP_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+_RPC_SECONDS = (0.005, 0.05, 0.5, 5, 60, 600, 3600)
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+_RPC = ("grpc_type", "grpc_service", "grpc_method")
+
+# prometheus_client would add a series with its time of birth to every counter and histogram.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """The server's metrics in a registry of their own; also a voxplain_server.workers.events.PoolObserver."""
+    """The server's metrics, in a registry of their own.
 
-    def __init__(self) -> None:
+    Args:
+        max_bytes: what all calls together may reserve; 0: not told.
+        max_calls: calls that may be admitted at one time; 0: not told.
+    """
+
+    def __init__(self, *, max_bytes: int = 0, max_calls: int = 0) -> None:
         self.registry = CollectorRegistry()
-        self.explanations = self._counter(
-            "voxplain_explanations", "Methods that ended, by outcome.", "method", "model", "outcome"
+        ProcessCollector(registry=self.registry)
+
+        # Calls as gRPC sees them, under the names of the go-grpc-prometheus family.
+        self.rpc_started = self._counter("grpc_server_started", "RPCs started.", *_RPC)
+        self.rpc_handled = LabelSets(
+            self._counter("grpc_server_handled", "RPCs completed, by status.", *_RPC, "grpc_code"),
+            most=48,
+            kept=("grpc_code",),
         )
-        self.calls = self._counter("voxplain_calls", "Admitted calls that ended.", "model", "outcome")
-        self.refused_calls = self._counter("voxplain_refused_calls", "Calls refused before admission.", "reason")
-        self.duration = Histogram(
-            "voxplain_explanation_duration_seconds",
-            "Compute time of a method.",
-            ("method", "model", "outcome"),
-            buckets=_CALL_SECONDS,
-            registry=self.registry,
+        self.rpc_received = self._counter("grpc_server_msg_received", "Messages received on streams and calls.", *_RPC)
+        self.rpc_sent = self._counter("grpc_server_msg_sent", "Messages sent on streams and calls.", *_RPC)
+        self.rpc_seconds = self._histogram("grpc_server_handling_seconds", "Time of RPCs.", _RPC_SECONDS, *_RPC)
+
+        # Explanations.
+        self.explanations = LabelSets(
+            self._counter("voxplain_explanations", "Methods that ended, by outcome.", "method", "model", "outcome"),
+            most=90,
+            kept=("outcome",),
         )
-        self.call_duration = Histogram(
-            "voxplain_call_duration_seconds",
-            "Time of an admitted call, from its spec to its end.",
-            ("model", "outcome"),
-            buckets=_CALL_SECONDS,
-            registry=self.registry,
+        self.calls = LabelSets(self._counter("voxplain_calls", "Admitted calls that ended.", "outcome"), most=4)
+        self.refused_calls = LabelSets(
+            self._counter("voxplain_refused_calls", "Calls refused before admission.", "reason"), most=16
         )
-        self.in_flight = self._gauge("voxplain_inflight_explanations", "Calls that are admitted and have not ended.")
+        self.duration = LabelSets(
+            self._histogram(
+                "voxplain_explanation_duration_seconds",
+                "Time of a completed call, from its spec to its end.",
+                _CALL_SECONDS,
+                "model",
+            ),
+            most=4,
+        )
+        self.compute_seconds = LabelSets(
+            self._counter("voxplain_compute_seconds", "Compute time of all workers together.", "method"), most=20
+        )
+        self.first_snapshot = self._histogram(
+            "voxplain_time_to_first_snapshot_seconds",
+            "Time from the spec to the first map, in calls that ask for snapshots.",
+            _SNAPSHOT_SECONDS,
+        )
+        self.queue_wait = self._histogram(
+            "voxplain_queue_wait_seconds", "Time that a complete call waited for a worker.", _WAIT_SECONDS
+        )
         self.queue = self._gauge("voxplain_queue_length", "Calls that wait for a worker.")
-        self.evaluation_count = self._counter(
-            "voxplain_evaluations", "Passes through a model: perturbed cases, or gradient passes.", "method", "engine"
+        self.in_flight = self._gauge("voxplain_inflight_explanations", "Calls that are admitted and have not ended.")
+        self.in_flight_limit = self._gauge("voxplain_inflight_explanations_limit", "Calls that may be admitted at one time.")
+
+        # The compute, as workers told it.
+        self.evaluations = LabelSets(
+            self._counter(
+                "voxplain_evaluations", "Passes through a model: perturbed cases, or gradient passes.", "method", "engine"
+            ),
+            most=26,
         )
-        self.saved_count = self._counter("voxplain_evaluations_saved", "Evaluations that needed no pass.", "reason")
+        self.saved = LabelSets(
+            self._counter("voxplain_evaluations_saved", "Evaluations that needed no pass.", "reason"), most=4
+        )
+        self.batch_size = self._histogram(
+            "voxplain_evaluation_batch_size", "Perturbed cases that went through the model in one pass.", _BATCH_SIZES
+        )
+        self.stop_seconds = self._histogram(
+            "voxplain_cancel_to_stop_seconds", "Time from a cancel until the worker has stopped.", _STOP_SECONDS
+        )
+        self.workers_ready = self._gauge("voxplain_workers_ready", "Compute processes that are up.")
+        self.worker_restarts = LabelSets(
+            self._counter("voxplain_worker_restarts", "Workers replaced, by reason.", "reason"), most=4
+        )
+
+        # Room.
         self.received = self._counter("voxplain_received_bytes", "Bytes of tensors received.")
         self.sent = self._counter("voxplain_sent_bytes", "Bytes of maps sent.")
         self.admitted = self._gauge("voxplain_admitted_bytes", "Bytes reserved by all calls, inputs and maps to come.")
-        self.rejections = self._counter("voxplain_admission_rejections", "Calls that found no slot or no memory.", "reason")
-        self.worker_restarts = self._counter("voxplain_worker_restarts", "Workers replaced.", "reason")
-        self.stop_seconds = Histogram(
-            "voxplain_cancel_to_stop_seconds",
-            "Time from a cancel until the worker has stopped.",
-            buckets=_STOP_SECONDS,
-            registry=self.registry,
+        self.admitted_limit = self._gauge("voxplain_admitted_bytes_limit", "Bytes that all calls together may reserve.")
+        self.rejections = LabelSets(
+            self._counter("voxplain_admission_rejections", "Calls that found no slot or no memory.", "reason"), most=4
         )
-        self.batch_sizes = Histogram(
-            "voxplain_batch_size", "Perturbed cases in one pass.", buckets=_BATCH_SIZES, registry=self.registry
-        )
+
+        # The server.
+        self.serving = self._gauge("voxplain_serving", "1 where health answers SERVING, else 0.")
         self.faults = self._counter(
             "voxplain_internal_faults", "Unforeseen exceptions, in the front or that ended a method or a call in a worker."
         )
         self.build = Gauge("voxplain_build_info", "Always 1.", ("version",), registry=self.registry)
-
-    def evaluations(self, *, method: str, engine: str, count: int) -> None:
-        """Perturbed cases went through a model, or gradient passes were done."""
-        self.evaluation_count.labels(method, engine).inc(count)
-
-    def saved(self, *, reason: str, count: int) -> None:
-        """Evaluations needed no pass."""
-        self.saved_count.labels(reason).inc(count)
-
-    def batch_size(self, size: int) -> None:
-        """A call begins with this many perturbed cases in one pass."""
-        self.batch_sizes.observe(size)
-
-    def restarts(self, reason: str) -> None:
-        """A worker is replaced."""
-        self.worker_restarts.labels(reason).inc()
-
-    def cancel_to_stop_seconds(self, seconds: float) -> None:
-        """A cancelled worker has stopped."""
-        self.stop_seconds.observe(seconds)
-
-    def queue_length(self, calls: int) -> None:
-        """So many calls wait."""
-        self.queue.set(calls)
+        self.admitted_limit.set(max_bytes)
+        self.in_flight_limit.set(max_calls)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
 
 
 class MetricsServer:

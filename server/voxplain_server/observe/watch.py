@@ -56,8 +56,9 @@ class Watch:
     ) -> None:
         """An admitted call ended."""
         self._metrics.in_flight.dec()
-        self._metrics.calls.labels(model, outcome).inc()
-        self._metrics.call_duration.labels(model, outcome).observe(seconds)
+        self._metrics.calls.labels(outcome).inc()
+        if outcome == "completed":
+            self._metrics.duration.labels(model).observe(seconds)
         self._count_fault(reason)
         for method in unfinished:
             self._metrics.explanations.labels(method, model, outcome).inc()
@@ -81,7 +82,11 @@ class Watch:
         self._metrics.explanations.labels(method, model, outcome).inc()
         self._count_fault(result.reason)
         seconds = result.compute_duration.ToNanoseconds() / 1e9
-        self._metrics.duration.labels(method, model, outcome).observe(seconds)
+        self._metrics.compute_seconds.labels(method).inc(max(seconds, 0.0))
+
+    def first_map(self, seconds: float) -> None:
+        """The first map of a call that asks for snapshots went out."""
+        self._metrics.first_snapshot.observe(seconds)
 
     def admission_refused(self, reason: str) -> None:
         """A limit of all calls together was reached."""
@@ -97,6 +102,11 @@ class Watch:
             self._metrics.received.inc(received)
         if sent:
             self._metrics.sent.inc(sent)
+
+    def health_changed(self, serving: bool) -> None:
+        """Health answers otherwise from now on."""
+        self._metrics.serving.set(serving)
+        self._log.write("health_changed", serving=serving)
 
     def foreign_fault(self, fault: BaseException, *, explanation_id: str = "") -> str:
         """An exception that is none of ours: its type and the lines it passed are logged under the id that is returned."""

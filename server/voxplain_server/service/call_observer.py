@@ -35,12 +35,15 @@ class CallObserver(Protocol):
 
         Args:
             unfinished: those of `methods` that had no result.
-            outcome: "completed", "cancelled" or "failed".
+            outcome: "completed", "drained" (some of it is left to another server), "cancelled" or "failed".
             reason: a code, empty where it is completed.
         """
 
     def method_ended(self, *, method: str, model: str, result: explain_pb2.MethodResult) -> None:
         """A method of an admitted call ended."""
+
+    def first_map(self, seconds: float) -> None:
+        """The first map of a call that asks for snapshots went out, so long after its spec came."""
 
     def admission_refused(self, reason: str) -> None:
         """A limit of all calls together was reached."""

@@ -54,8 +54,8 @@ class Certificates:
                 return None
             try:
                 return read_certificates(self._access)
-            except AccessRefused as refused:
-                log.warning("renewed TLS files cannot be used, the former ones stay: %s", refused)
+            except AccessRefused:
+                log.warning("tls_files_refused_former_ones_stay", extra={"fields": {}})
                 return None
 
 

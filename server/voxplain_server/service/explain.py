@@ -19,6 +19,8 @@ from voxplain_server.service.call_observer import CallObserver
 from voxplain_server.service.check_spec import CheckedSpec, check_spec
 from voxplain_server.service.receive import Context, Upload, lay_out, read_spec
 from voxplain_server.service.send import Outlet
+from voxplain_server.service.spans import RECEIVE, NoSpans, Tracer
+from voxplain_server.service.stage_tracking import StageTracking
 from voxplain_server.service.status import abort_with, conceal
 from voxplain_server.settings import Limits
 from voxplain_server.workers.catalog import Catalog
@@ -36,16 +38,25 @@ class Explanations:
         admission: lets calls in.
         limits: what one call may take.
         observer: told of calls.
+        tracer: told of their stages; None: nobody.
     """
 
     def __init__(
-        self, *, catalog: Catalog, runner: Runner, admission: Admission, limits: Limits, observer: CallObserver
+        self,
+        *,
+        catalog: Catalog,
+        runner: Runner,
+        admission: Admission,
+        limits: Limits,
+        observer: CallObserver,
+        tracer: Tracer | None = None,
     ) -> None:
         self._catalog = catalog
         self._runner = runner
         self._admission = admission
         self._limits = limits
         self._observer = observer
+        self._tracer: Tracer = tracer or NoSpans()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a server registers. Messages stay bytes: protobuf would copy every chunk twice more."""
@@ -89,6 +100,7 @@ class Explanations:
                 runner=self._runner,
                 limits=self._limits,
                 observer=self._observer,
+                tracer=self._tracer,
             )
             await call.run()
 
@@ -107,6 +119,7 @@ class _Call:
         runner: Runner,
         limits: Limits,
         observer: CallObserver,
+        tracer: Tracer,
     ) -> None:
         self._checked = checked
         self._ticket = ticket
@@ -118,7 +131,19 @@ class _Call:
         self._outlet = Outlet(context, stall_seconds=limits.send_stall_seconds, observer=observer, freshen=self._freshen)
         self._upload = Upload(context, self._places, limits=limits, observer=observer)
         self._finished: set[str] = set()
+        self._drained = False
         self._methods = {method.key: _method_name(method.WhichOneof("method")) for method in checked.spec.methods}
+        self._spans = tracer.begin(
+            context.invocation_metadata() or (),
+            explanation_id=explanation_id,
+            model=checked.entry.model.name,
+            version=checked.entry.model.version,
+            methods=len(self._methods),
+        )
+        wants_snapshots = checked.spec.HasField("snapshot_interval")
+        self._stages = StageTracking(
+            self._spans, self._methods, on_first_map=observer.first_map if wants_snapshots else lambda seconds: None
+        )
 
     async def run(self) -> None:
         """Answer from Accepted to Summary, and tell the observer how it ended."""
@@ -136,7 +161,7 @@ class _Call:
         try:
             with closing(self._upload):
                 await self._answer()
-            outcome, reason = "completed", ""
+            outcome, reason = ("drained", "SHUTTING_DOWN") if self._drained else ("completed", "")
         except asyncio.CancelledError:
             outcome, reason = "cancelled", "CANCELLED"
             raise
@@ -144,6 +169,7 @@ class _Call:
             reason = error.reason
             raise
         finally:
+            self._spans.end(outcome=outcome, reason=reason)
             self._observer.call_ended(
                 explanation_id=self._id,
                 model=model.name,
@@ -159,10 +185,12 @@ class _Call:
 
     async def _answer(self) -> None:
         await self._outlet.send(explain_pb2.ExplainResponse(accepted=self._accepted()))
+        self._spans.enter(RECEIVE)
         try:
             async with asyncio.TaskGroup() as tasks:
                 telling = tasks.create_task(self._outlet.keep_telling())
                 await self._upload.receive()
+                self._spans.note(bytes=self._upload.bytes_received)
                 # At once: clients show an upload as done when the server says that it is.
                 await self._outlet.send_progress(explain_pb2.Progress(stage=explain_pb2.Progress.STAGE_PREPARING))
                 watching = tasks.create_task(self._upload.watch_the_rest())
@@ -178,7 +206,9 @@ class _Call:
         recorded = False
         async with aclosing(events):
             async for event in events:
+                self._stages.note(event)
                 await self._pass_on(event)
+                self._stages.passed_on(event)
                 recorded = isinstance(event, explain_pb2.ExplanationRecord)
         if not recorded:
             raise InternalFault("INTERNAL_ERROR", f"internal error {self._id}")
@@ -192,6 +222,7 @@ class _Call:
             await self._outlet.send(explain_pb2.ExplainResponse(prediction=event))
         elif isinstance(event, explain_pb2.MethodResult):
             self._finished.add(event.method_key)
+            self._drained |= event.outcome == explain_pb2.OUTCOME_DRAINED
             method = self._methods.get(event.method_key, "")
             self._observer.method_ended(method=method, model=self._checked.entry.model.name, result=event)
             await self._outlet.send(explain_pb2.ExplainResponse(method_result=event))

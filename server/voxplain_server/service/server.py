@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import grpc.aio
 from voxplain.v1 import catalog_pb2, catalog_pb2_grpc
 
 from voxplain_server.service.catalog import CatalogAnswers
 from voxplain_server.service.explain import SERVICE, Explanations
 from voxplain_server.service.guard import Guard
+from voxplain_server.service.policy import CATALOG, METHODS
 
 MAX_MESSAGE_BYTES = 4 << 20
 """gRPC's own default, so that no client needs an option; a spec with its checkpoint must fit as well."""
@@ -36,15 +39,27 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-def create_server(explanations: Explanations, catalog: CatalogAnswers, *, guard: Guard, reflection: bool) -> grpc.aio.Server:
+GRPC_TYPES = {name: "unary" if name in CATALOG else "bidi_stream" for name in METHODS}
+"""What each method is in the contract; behind the guard all are streams."""
+
+
+def create_server(
+    explanations: Explanations,
+    catalog: CatalogAnswers,
+    *,
+    guard: Guard,
+    reflection: bool,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+) -> grpc.aio.Server:
     """A server that is not bound yet.
 
     Args:
         explanations, catalog: what it serves.
         guard: stands before every method.
         reflection: whether it describes itself to generic clients.
+        interceptors: what every call passes before the guard, the outermost first.
     """
-    server = grpc.aio.server(interceptors=(guard,), options=OPTIONS, maximum_concurrent_rpcs=MAX_STREAMS)
+    server = grpc.aio.server(interceptors=(*interceptors, guard), options=OPTIONS, maximum_concurrent_rpcs=MAX_STREAMS)
     server.add_generic_rpc_handlers((explanations.handler(),))
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(catalog, server)
     if reflection:

@@ -45,7 +45,7 @@ class TokenKeys:
                 self._keys = read_keys(self._path)
             except AccessRefused:
                 self._keys = None
-                log.warning("the file of --token-keys cannot be read any more: every token is refused until it can")
+                log.warning("token_keys_unreadable_all_refused", extra={"fields": {}})
         return self._keys
 
 

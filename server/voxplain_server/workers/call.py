@@ -247,7 +247,6 @@ class Call:
                 raise CheckpointRefused("CHECKPOINT_INVALID", told, field="checkpoint")
             self._observer.saved(reason="checkpoint", count=restore(self._checkpoint, self.runs, self.board))
             self._checkpoint = None
-        self._observer.batch_size(self.execution.batch_size)
         self._supply.lend()
 
     async def _predict(self, prediction: explain_pb2.Prediction) -> None:
@@ -262,6 +261,8 @@ class Call:
             lease.blocks.remove((told.method, told.block))
         run.compute_seconds += told.seconds
         self._observer.evaluations(method=run.name, engine=self.execution.engine, count=told.evaluated)
+        for size, passes in told.batches.items():
+            self._observer.batches(size=size, passes=passes)
         if told.saved:
             self._observer.saved(reason="unchanged", count=told.saved)
         if run.desk is not None and self.board is not None and run.desk.finish(told.block, saved=told.saved):

@@ -148,5 +148,5 @@ def resident_bytes(pid: int) -> int:
 
 
 def _refusal(place: BundlePlace, reason: str, told: str) -> Refusal:
-    log.warning("the bundle of %.80r, version %.40r, was refused: %s", place.name, place.version, reason)
+    log.warning("bundle_refused", extra={"fields": {"model": place.name, "version": place.version, "reason": reason}})
     return Refusal(place.name, catalog_pb2.RefusedVersion(version=place.version, reason=reason, description=told))

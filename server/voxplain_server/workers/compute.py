@@ -27,7 +27,7 @@ from voxplain.worker.v1 import worker_pb2
 
 from voxplain_server.models.description import model_from_json
 from voxplain_server.workers.channel import Channel, ChannelBroken
-from voxplain_server.workers.faults import describe_fault
+from voxplain_server.workers.faults import describe_fault, tell_uncaught
 from voxplain_server.workers.held_model import HeldModel, HeldModels
 from voxplain_server.workers.memory import close_all
 from voxplain_server.workers.session import Session
@@ -243,6 +243,9 @@ def main() -> None:
     given = parser.parse_args()
     _die_with(given.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The front drops what libraries print, tracebacks among it: the type of what ends this process must reach the log.
+    sys.excepthook = tell_uncaught
+    threading.excepthook = lambda told: tell_uncaught(told.exc_type, told.exc_value or told.exc_type())
     if given.memory:
         resource.setrlimit(resource.RLIMIT_AS, (given.memory, given.memory))
     _offer_itself_to_the_kernel()

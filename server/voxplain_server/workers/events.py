@@ -15,8 +15,8 @@ class PoolObserver(Protocol):
         """Evaluations needed no pass: "unchanged" (the perturbation changes nothing), "shared" (a gradient that another
         method of the call has made) or "checkpoint"."""
 
-    def batch_size(self, size: int) -> None:
-        """A call begins with this many perturbed cases in one pass."""
+    def batches(self, *, size: int, passes: int) -> None:
+        """So many passes of so many perturbed cases each went through a model."""
 
     def restarts(self, reason: str) -> None:
         """A worker is replaced: "died", "silent", "cancel" (it did not stop in time) or "start"."""
@@ -26,6 +26,17 @@ class PoolObserver(Protocol):
 
     def queue_length(self, calls: int) -> None:
         """So many calls wait."""
+
+    def queue_wait_seconds(self, seconds: float) -> None:
+        """A call has got its worker."""
+
+    def workers(self, *, ready: int, failing: bool) -> None:
+        """So many compute processes are up.
+
+        Args:
+            ready: their number.
+            failing: every one has ended by itself, again and again, before it could be of use.
+        """
 
 
 class SilentObserver:
@@ -37,7 +48,7 @@ class SilentObserver:
     def saved(self, *, reason: str, count: int) -> None:
         """Ignore."""
 
-    def batch_size(self, size: int) -> None:
+    def batches(self, *, size: int, passes: int) -> None:
         """Ignore."""
 
     def restarts(self, reason: str) -> None:
@@ -47,4 +58,10 @@ class SilentObserver:
         """Ignore."""
 
     def queue_length(self, calls: int) -> None:
+        """Ignore."""
+
+    def queue_wait_seconds(self, seconds: float) -> None:
+        """Ignore."""
+
+    def workers(self, *, ready: int, failing: bool) -> None:
         """Ignore."""

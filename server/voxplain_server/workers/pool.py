@@ -20,6 +20,7 @@ from voxplain.v1 import explain_pb2
 from voxplain_server.workers.call import Call
 from voxplain_server.workers.catalog import Catalog, CatalogEntry
 from voxplain_server.workers.checkpoint import Checkpoint, bind_request, unpack_checkpoint
+from voxplain_server.workers.crew import Crew
 from voxplain_server.workers.events import PoolObserver, SilentObserver
 from voxplain_server.workers.execution import differences, resolve_execution
 from voxplain_server.workers.job import Job, JobEvent
@@ -31,7 +32,6 @@ from voxplain_server.workers.worker import Worker
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 5.0
-_MAX_RESTART_DELAY_S = 30.0
 _DRAINED_WITHIN_S = 10.0
 
 
@@ -67,13 +67,14 @@ class WorkerPool:
         self._observer: PoolObserver = observer or SilentObserver()
         self._key = settings.checkpoint_key or secrets.token_bytes(32)
         self._idle: list[Worker] = []
-        self._alive: set[Worker] = set()
         self._waiting: deque[_Ticket] = deque()
         self._calls: list[Call] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self._closed = False
         self._numbers = 0
+        self._up = asyncio.Event()
+        self._crew = Crew(settings, self._observer, on_up=self._welcome, on_down=self._miss)
 
     @property
     def queue_length(self) -> int:
@@ -83,7 +84,7 @@ class WorkerPool:
     @property
     def worker_pids(self) -> tuple[int, ...]:
         """Process ids of the workers alive."""
-        return tuple(worker.pid for worker in self._alive)
+        return self._crew.pids
 
     @property
     def idle_pids(self) -> tuple[int, ...]:
@@ -101,11 +102,10 @@ class WorkerPool:
         Raises:
             ServerUnavailable: WORKERS_NOT_STARTED; none came up in time.
         """
-        up = asyncio.Event()
-        for _ in range(self._settings.workers):
-            self._spawn(self._keep_one_alive(up))
+        for slot in range(self._settings.workers):
+            self._spawn(self._crew.keep(slot))
         try:
-            await asyncio.wait_for(up.wait(), self._settings.start_s)
+            await asyncio.wait_for(self._up.wait(), self._settings.start_s)
         except TimeoutError as error:
             await self.close()
             raise ServerUnavailable("WORKERS_NOT_STARTED", "no compute worker came up; see the server's log") from error
@@ -138,8 +138,10 @@ class WorkerPool:
         except BaseException:
             self._leave_queue(ticket)
             raise
+        self._observer.queue_wait_seconds(asyncio.get_running_loop().time() - began_at)
         self._numbers += 1
         outbox = Outbox()
+        outbox.tell(explain_pb2.Progress(stage=explain_pb2.Progress.STAGE_PREPARING))
         call = Call(
             self._numbers,
             job,
@@ -190,8 +192,7 @@ class WorkerPool:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(worker.end() for worker in list(self._alive)))
-        self._alive.clear()
+        await self._crew.end()
         self._idle.clear()
 
     # What calls ask of the pool (LeadSupply).
@@ -219,43 +220,20 @@ class WorkerPool:
 
     def condemn(self, worker: Worker, reason: str) -> None:
         """As Supply.condemn."""
-        log.warning("worker %d is condemned: %s", worker.pid, reason)
+        log.warning("worker_condemned", extra={"fields": {"pid": worker.pid, "reason": reason}})
         self._observer.restarts(reason)
         worker.condemned = True
         worker.condemn()
 
     # Workers.
 
-    async def _keep_one_alive(self, up: asyncio.Event) -> None:
-        delay = 0.0
-        while True:
-            worker = Worker(self._settings.worker_start)
-            self._alive.add(worker)
-            try:
-                await asyncio.wait_for(worker.ready, self._settings.start_s)
-            except (TimeoutError, ConnectionError):
-                self._observer.restarts("start")
-                log.warning("a compute worker did not start")
-                await self._bury(worker)
-                delay = min(max(2 * delay, 1.0), _MAX_RESTART_DELAY_S)
-                await asyncio.sleep(delay)
-                continue
-            delay = 0.0
-            up.set()
-            self._free(worker)
-            await worker.gone.wait()
-            status = await self._bury(worker)
-            if not worker.condemned:
-                self._observer.restarts("died")
-                log.warning("worker %d ended by itself with status %d", worker.pid, status)
+    def _welcome(self, worker: Worker) -> None:
+        self._up.set()
+        self._free(worker)
 
-    async def _bury(self, worker: Worker) -> int:
+    def _miss(self, worker: Worker) -> None:
         if worker in self._idle:
             self._idle.remove(worker)
-        try:
-            return await worker.end()
-        finally:
-            self._alive.discard(worker)
 
     async def _take_back(self, worker: Worker, *, cancel: bool) -> None:
         loop = asyncio.get_running_loop()

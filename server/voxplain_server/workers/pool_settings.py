@@ -29,6 +29,7 @@ class PoolSettings:
         cancel_grace_s: time a worker has to stop after a cancel; then it is killed and replaced.
         silence_s: longest time a worker with work may be silent; then it is killed and its blocks go to another.
         start_s: longest time a worker may take to start.
+        settled_s: a worker that has been up for so long has started well.
         progress_s: time between two Progress events.
         checkpoint_s: least time between two checkpoints.
         checkpoint_bytes: largest checkpoint that is handed out or taken back; the message must stay below 4 MiB.
@@ -49,6 +50,7 @@ class PoolSettings:
     cancel_grace_s: float = 10.0
     silence_s: float = 300.0
     start_s: float = 120.0
+    settled_s: float = 10.0
     progress_s: float = 1.0
     checkpoint_s: float = 2.0
     checkpoint_bytes: int = 2 * 1024 * 1024

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from voxplain.worker.v1 import worker_pb2
 
 from voxplain_server.workers.channel import AsyncChannel, open_pair
-from voxplain_server.workers.faults import STDERR_MARK
+from voxplain_server.workers.faults import STDERR_MARK, read_told
 
 log = logging.getLogger(__name__)
 
@@ -155,5 +155,7 @@ class _StderrFilter:
         for line in lines:
             if line.startswith(STDERR_MARK.encode()) and self._lines_left > 0:
                 self._lines_left -= 1
-                told = line[len(STDERR_MARK) : _MAX_STDERR_LINE].decode("ascii", "replace")
-                log.warning("worker %d: %s", self._pid, told)
+                told = read_told(line[len(STDERR_MARK) : _MAX_STDERR_LINE].decode("ascii", "replace"))
+                if told is not None:
+                    event, fields = told
+                    log.warning(event, extra={"fields": {"pid": self._pid, **fields}})

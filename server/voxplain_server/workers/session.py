@@ -143,12 +143,23 @@ class Session:
                 raise UnsupportedByModel("SCORE_NOT_FINITE", told)
         board.scores(index)[block.start : block.stop] = scores
         return worker_pb2.BlockDone(
+            batches=self._batches(int(changed.size)),
             method=index,
             block=number,
             evaluated=int(changed.size),
             saved=int(same.sum()),
             seconds=time.monotonic() - began_at,
         )
+
+    def _batches(self, evaluated: int) -> dict[int, int]:
+        """Passes of the last `scores` by the perturbed cases that they held."""
+        taken = getattr(self._evaluator, "batches", None)
+        if taken is not None:
+            return dict(taken)
+        # A dense engine fills its batches one after the other.
+        size = self._command.execution.batch_size if self.held.model.batched else 1
+        whole, rest = divmod(evaluated, size)
+        return {batch: passes for batch, passes in ((size, whole), (rest, 1)) if batch and passes}
 
     def attribute(self, index: int) -> worker_pb2.Estimated:
         """Run a gradient method and send its maps."""

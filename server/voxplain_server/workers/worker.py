@@ -34,6 +34,7 @@ class Worker:
         loaded: digests of the models that it holds, the latest last.
         heard_at: event-loop time of its last event.
         condemned: whether the pool itself decided on its end.
+        died_at_work: whether it was leased to a call when it went.
     """
 
     def __init__(self, start: WorkerStart) -> None:
@@ -45,6 +46,7 @@ class Worker:
         self._holder: Holder | None = None
         self._call = 0
         self.condemned = False
+        self.died_at_work = False
         self._closed: asyncio.Future[None] | None = None
         self._process = WorkerProcess(start, on_event=self._on_event, on_lost=self._on_lost)
 
@@ -124,6 +126,7 @@ class Worker:
 
     def _on_lost(self) -> None:
         holder, self._holder = self._holder, None
+        self.died_at_work = holder is not None
         self.gone.set()
         for future in (self.ready, self._closed):
             if future is not None and not future.done():

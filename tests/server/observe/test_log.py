@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
+from voxplain_server.observe import log as log_module
 from voxplain_server.observe.log import FIELDS, LibraryLog, Log
 
 
@@ -52,12 +55,40 @@ def test_text_of_libraries_is_dropped_and_its_place_is_kept() -> None:
     assert line["where"].startswith("test_log:")
 
 
-def test_our_own_modules_may_speak() -> None:
+def our_logger() -> tuple[logging.Logger, StringIO]:
     stream = StringIO()
     logger = logging.Logger("voxplain_server.workers.pool")
     logger.addHandler(LibraryLog(Log(stream)))
-    logger.warning("worker %d is replaced", 7)
-    assert json.loads(stream.getvalue())["where"] == "worker 7 is replaced"
+    return logger, stream
+
+
+def test_our_own_modules_log_events_with_fields_of_the_list() -> None:
+    logger, stream = our_logger()
+    logger.warning("worker_died", extra={"fields": {"pid": 7, "status": -9}})
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["level"], line["pid"], line["status"]) == ("worker_died", "warning", 7, -9)
+
+
+@pytest.mark.parametrize("fields", [{"text": "jane doe"}, {"pid": "jane doe"}, "jane doe"])
+def test_text_of_our_own_modules_is_dropped_as_well(fields: object) -> None:
+    logger, stream = our_logger()
+    logger.warning("jane doe is %s", "ill", extra={"fields": fields})
+    assert "jane" not in stream.getvalue()
+    assert json.loads(stream.getvalue())["where"].startswith("test_log:")
+
+
+def test_every_event_of_our_modules_passes_the_list() -> None:
+    package = Path(log_module.__file__).parents[1]
+    calls = [
+        (path, node)
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("log.") and ast.unparse(node.func) != "log.write"
+    ]
+    assert len(calls) >= 5
+    for path, node in calls:
+        assert [each.arg for each in node.keywords] == ["extra"], f"{path.name}:{node.lineno}: events have fields, not text"
+        assert isinstance(node.args[0], ast.Constant | ast.Name)
 
 
 def test_long_text_is_cut_and_cannot_break_a_line() -> None:

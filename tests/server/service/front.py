@@ -21,6 +21,7 @@ from voxplain.v1 import catalog_pb2, explain_pb2, method_pb2, tensor_pb2
 from voxplain_server.access import Access
 from voxplain_server.models.model import Activation, InputSpec, ModalitySpec, Model, OutputKind, OutputSpec
 from voxplain_server.models.traits import ModelTraits
+from voxplain_server.observe.grpc_metrics import GrpcMetrics
 from voxplain_server.observe.log import Log
 from voxplain_server.observe.metrics import Metrics
 from voxplain_server.observe.watch import Watch
@@ -28,7 +29,8 @@ from voxplain_server.service.access_control import credentials_of, guard_of
 from voxplain_server.service.admission import Admission
 from voxplain_server.service.catalog import CatalogAnswers
 from voxplain_server.service.explain import Explanations
-from voxplain_server.service.server import create_server
+from voxplain_server.service.server import GRPC_TYPES, create_server
+from voxplain_server.service.spans import Tracer
 from voxplain_server.settings import Limits
 from voxplain_server.workers.catalog import Catalog, CatalogEntry, Refusal
 from voxplain_server.workers.job import Job, JobEvent, MapReady
@@ -303,6 +305,7 @@ async def running_front(
     options: Sequence[tuple[str, object]] = (),
     access: Access = Access(),  # noqa: B008
     reflection: bool = False,
+    tracer: Tracer | None = None,
 ) -> AsyncIterator[Front]:
     """Start a front; at its end nothing may be reserved any more."""
     limits = limits or Limits()
@@ -312,10 +315,11 @@ async def running_front(
     admission = Admission(max_bytes=max_bytes, workers=workers, queue_length=queue_length, observer=watch)
     known = catalogue()
     server = create_server(
-        Explanations(catalog=known, runner=runner, admission=admission, limits=limits, observer=watch),
+        Explanations(catalog=known, runner=runner, admission=admission, limits=limits, observer=watch, tracer=tracer),
         CatalogAnswers(catalog=known, admission=admission, limits=limits, observer=watch),
         guard=guard_of(access, watch),
         reflection=reflection,
+        interceptors=[GrpcMetrics(metrics, GRPC_TYPES)],
     )
     credentials = credentials_of(access)
     place = "127.0.0.1:0"

@@ -101,7 +101,7 @@ async def test_files_that_do_not_fit_never_replace_those_in_use(tmp_path: Path, 
         replace(access.tls_cert, other_cert)
         replace(access.tls_key, other_key)
         assert await answers(front.address, elsewhere.client())
-    assert "the former ones stay" in caplog.text
+    assert "tls_files_refused_former_ones_stay" in caplog.text
     assert str(tmp_path) not in caplog.text
 
 

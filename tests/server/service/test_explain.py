@@ -287,7 +287,7 @@ async def test_metrics_count_calls_methods_and_bytes() -> None:
             return front.metrics.registry.get_sample_value(name, labels)
 
         assert value("voxplain_explanations_total", method="gradient", model="tiny", outcome="completed") == 2
-        assert value("voxplain_calls_total", model="tiny", outcome="completed") == 1
+        assert value("voxplain_calls_total", outcome="completed") == 1
         assert value("voxplain_received_bytes_total") == 2 * 4 * np.prod(SHAPE)
         assert value("voxplain_sent_bytes_total") == 2 * 480
         assert value("voxplain_inflight_explanations") == 0
@@ -331,3 +331,30 @@ async def until(condition: object, seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)
+
+
+async def test_a_drained_call_is_told_as_drained_and_not_as_completed() -> None:
+    async def drain(job: Job) -> AsyncIterator[JobEvent]:
+        yield explain_pb2.MethodResult(method_key="gradient", outcome=explain_pb2.OUTCOME_DRAINED)
+        yield explain_pb2.ExplanationRecord(explanation_id=job.explanation_id)
+
+    async with running_front(drain) as front:
+        await front.explain()
+        await until(lambda: "call_ended" in front.log.getvalue())
+        ended = next(json.loads(line) for line in front.log.getvalue().splitlines() if "call_ended" in line)
+        assert (ended["outcome"], ended["reason"]) == ("drained", "SHUTTING_DOWN")
+        sample = front.metrics.registry.get_sample_value
+        assert sample("voxplain_calls_total", {"outcome": "drained"}) == 1
+        assert sample("voxplain_explanation_duration_seconds_count", {"model": "tiny"}) is None
+
+
+async def test_the_time_to_the_first_map_is_told_once_where_snapshots_are_asked_for() -> None:
+    spec = good_spec()
+    async with running_front() as front:
+        await front.explain(spec)
+        sample = front.metrics.registry.get_sample_value
+        assert sample("voxplain_time_to_first_snapshot_seconds_count") == 0
+        spec.snapshot_interval.FromMilliseconds(200)
+        spec.methods.add(key="second").gradient.SetInParent()
+        await front.explain(spec)
+        assert sample("voxplain_time_to_first_snapshot_seconds_count") == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
@@ -43,3 +45,45 @@ async def test_the_health_port_answers_nothing_else() -> None:
                 await called(b"", timeout=10)
             assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
     await server.stop()
+
+
+async def test_health_is_not_serving_while_the_compute_fails_and_serving_again_when_it_works() -> None:
+    told: list[bool] = []
+    health = HealthServer(told.append)
+    port = await health.start("127.0.0.1:0")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watching = stub.Watch(health_pb2.HealthCheckRequest())
+
+        async def next_status() -> str:
+            async with asyncio.timeout(10):
+                answer = await watching.read()
+            return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+        assert await next_status() == "NOT_SERVING"
+        await health.serving()
+        assert await next_status() == "SERVING"
+        health.compute_failing(True)
+        assert await next_status() == "NOT_SERVING"
+        health.compute_failing(False)
+        assert await next_status() == "SERVING"
+        await health.stopping()
+        assert await next_status() == "NOT_SERVING"
+        health.compute_failing(False)
+        await asyncio.sleep(0)
+        answer = await stub.Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        watching.cancel()
+    await health.stop()
+    assert told == [True, False, True, False]
+
+
+async def test_a_compute_that_fails_before_the_start_is_over_keeps_health_from_serving() -> None:
+    told: list[bool] = []
+    health = HealthServer(told.append)
+    await health.start("127.0.0.1:0")
+    health.compute_failing(True)
+    await health.serving()
+    await asyncio.sleep(0)
+    await health.stop()
+    assert told == []

@@ -76,6 +76,9 @@ class Counts:
     restarted: list[str] = field(default_factory=list)
     stopped: list[float] = field(default_factory=list)
     queued: list[int] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
+    passes: Counter[int] = field(default_factory=Counter)
+    compute: list[tuple[int, bool]] = field(default_factory=list)
 
     def clear(self) -> None:
         self.evaluated = 0
@@ -83,6 +86,8 @@ class Counts:
         self.restarted.clear()
         self.stopped.clear()
         self.queued.clear()
+        self.waited.clear()
+        self.passes.clear()
 
     def evaluations(self, *, method: str, engine: str, count: int) -> None:
         self.evaluated += count
@@ -90,8 +95,8 @@ class Counts:
     def saved(self, *, reason: str, count: int) -> None:
         self.saved_by[reason] += count
 
-    def batch_size(self, size: int) -> None:
-        pass
+    def batches(self, *, size: int, passes: int) -> None:
+        self.passes[size] += passes
 
     def restarts(self, reason: str) -> None:
         self.restarted.append(reason)
@@ -101,6 +106,12 @@ class Counts:
 
     def queue_length(self, calls: int) -> None:
         self.queued.append(calls)
+
+    def queue_wait_seconds(self, seconds: float) -> None:
+        self.waited.append(seconds)
+
+    def workers(self, *, ready: int, failing: bool) -> None:
+        self.compute.append((ready, failing))
 
 
 def method(name: str, /, key: str = "", **params: Any) -> method_pb2.Method:

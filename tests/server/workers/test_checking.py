@@ -84,8 +84,8 @@ async def test_a_bundle_that_asks_for_too_much_memory_is_refused_and_named_in_th
         await checker.close()
     assert isinstance(found[0], Refusal)
     assert isinstance(found[1], CatalogEntry)
-    (line,) = [each.getMessage() for each in caplog.records if "refused" in each.getMessage()]
-    assert line == f"the bundle of 'greedy', version '1', was refused: {found[0].version.reason}"
+    (told,) = [vars(each)["fields"] for each in caplog.records if each.msg == "bundle_refused"]
+    assert told == {"model": "greedy", "version": "1", "reason": found[0].version.reason}
 
 
 def test_a_bundle_with_a_spoiled_background_case_is_refused(tmp_path: Path) -> None:
