@@ -15,6 +15,7 @@ from voxplain_server.workers.catalog import CatalogEntry, Refusal
 MOST_MODELS = 8
 """Models with series of their own; the others are in `voxplain_models` only, and the worst parity has a place of its own."""
 _DIGEST_CHARACTERS = 12
+_TRIES = 5
 
 
 class Models(Protocol):
@@ -38,7 +39,7 @@ class ModelMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """One series for each of the first models, and the counts of all."""
-        entries = self._models.entries
+        entries = self._entries()
         count = GaugeMetricFamily("voxplain_models", "Versions of models, by whether they are served.", labels=["state"])
         count.add_metric(["served"], len(entries))
         count.add_metric(["refused"], len(self._models.refusals))
@@ -56,6 +57,15 @@ class ModelMetrics(Collector):
             digest = entry.model.digest[:_DIGEST_CHARACTERS]
             info.add_metric([entry.model.name, entry.model.version, digest, entry.engine], 1)
         yield from (count, info, parity)
+
+    def _entries(self) -> tuple[CatalogEntry, ...]:
+        # A scrape runs in a thread of its own: the catalogue may change while it is read.
+        for _ in range(_TRIES):
+            try:
+                return self._models.entries
+            except (KeyError, RuntimeError):
+                continue
+        return ()
 
 
 def _parity(entry: CatalogEntry) -> float:

@@ -46,6 +46,11 @@ class Crew:
         self._bad_starts = [0] * settings.workers
 
     @property
+    def workers(self) -> tuple[Worker, ...]:
+        """The workers alive, those that are still starting among them."""
+        return tuple(self._alive)
+
+    @property
     def pids(self) -> tuple[int, ...]:
         """Process ids of the workers alive."""
         return tuple(worker.pid for worker in self._alive)

@@ -307,7 +307,7 @@ class WorkerPool:
         digest = entry.model.digest
         worker = next((each for each in self._idle if digest in each.loaded), None)
         if worker is None:
-            if not self._catalog.serves(entry) and any(digest in each.loaded for each in self._alive):
+            if not self._catalog.serves(entry) and any(digest in each.loaded for each in self._crew.workers):
                 return None
             worker = self._idle[0]
         self._idle.remove(worker)

@@ -71,7 +71,7 @@ class Reloader:
                 await self.look()
             except Exception as fault:
                 # One look that went wrong must not be the last.
-                log.warning("a look at the models folder failed: %s", type(fault).__name__)
+                log.warning("models_look_failed", extra={"fields": {"kind": type(fault).__name__}})
 
     async def look(self) -> None:
         """Look once; what looks as it did in the look before is taken as it is."""
@@ -79,7 +79,7 @@ class Reloader:
         if not found and self._judged:
             if not self._empty_told:
                 self._empty_told = True
-                log.warning("the models folder is empty or gone: every model that was served stays")
+                log.warning("models_folder_empty_all_stay", extra={"fields": {}})
             return
         self._empty_told = False
         self._before = found
