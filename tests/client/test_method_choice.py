@@ -25,6 +25,17 @@ def test_all_are_those_that_work_and_the_others_are_told_with_the_reason(model: 
     assert choice.left_out == (("guided-backprop", "NO_RELU: the model has no ReLU"),)
 
 
+def test_a_variant_is_not_among_all_and_runs_where_it_is_named(model: catalog_pb2.Model) -> None:
+    model.methods.add(method="kernel-shap", available=True)
+    model.methods.add(method="leverage-shap", available=True, variant_of="kernel-shap")
+    choice = choose_methods(["all"], [], model)
+    assert [method_name(method) for method in choice.methods] == ["gradient", "occlusion", "kernel-shap"]
+    assert "leverage-shap" not in dict(choice.left_out)
+    both = choose_methods(["all", "leverage-shap"], ["leverage-shap.samples=90"], model)
+    assert [method_name(method) for method in both.methods][-1] == "leverage-shap"
+    assert both.methods[-1].leverage_shap.samples == 90
+
+
 def test_a_method_runs_twice_under_two_keys(model: catalog_pb2.Model) -> None:
     choice = choose_methods(["occlusion", "big=occlusion"], ["big.window=21"], model)
     assert [method_key(method) for method in choice.methods] == ["occlusion", "big"]

@@ -11,10 +11,11 @@ from voxplain_client.method_names import METHOD_NAMES
 from voxplain_client.request import build_request
 
 CUBE = np.ones((4, 4, 4), np.float32)
-WITH_GROUPING = {"feature-ablation", "shapley-value-sampling", "kernel-shap", "feature-permutation", "lime"}
+VARIANTS = {"antithetic-shapley", "leverage-shap", "fold-over-lime"}
+WITH_GROUPING = {"feature-ablation", "shapley-value-sampling", "kernel-shap", "feature-permutation", "lime", *VARIANTS}
 WITH_BASELINE = {
     *("deep-lift", "gradient-shap", "integrated-gradients", "occlusion", "feature-ablation", "shapley-value-sampling"),
-    *("kernel-shap", "lime", "modality-shapley"),
+    *("kernel-shap", "lime", "modality-shapley", *VARIANTS),
 }
 
 

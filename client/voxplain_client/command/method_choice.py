@@ -38,7 +38,7 @@ def choose_methods(
     """Read `--method` and `--set`.
 
     Args:
-        names: each NAME, KEY=NAME or "all".
+        names: each NAME, KEY=NAME or "all": those that the model can do, without variants of one another.
         settings: each KEY.path=value.
         model: says what "all" is.
         with_background: whether the request holds background cases, for methods that need donors.
@@ -51,6 +51,9 @@ def choose_methods(
     for text in names:
         if text == ALL:
             for availability in sorted(model.methods, key=_place):
+                if availability.variant_of:
+                    # It estimates what another method of these estimates; it runs where it is named.
+                    continue
                 lacks_donors = any(one.code == _NO_DONORS for one in availability.reasons)
                 # A server says that it does not work, or that it works with a limit; donors mend both.
                 works = with_background if lacks_donors else availability.available

@@ -38,6 +38,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _tell(method: catalog_pb2.MethodDescription) -> None:
     print(f"{method.name}: {method.summary}")
+    if method.variant_of:
+        print(f"  variant of  {method.variant_of}: runs where it is named, not among `--method all`")
     print(f"  paper       {method.citation}")
     print(f"  gradients   {'needed' if method.needs_gradients else 'not needed'}")
     print(f"  sign        {'has a meaning' if method.is_signed else 'none: values tell strength only'}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,87 +10,21 @@ from google.protobuf.message import Message
 from voxplain.errors import InvalidSpec
 from voxplain.v1 import method_pb2
 
-from voxplain_server.engines.perturbation import Perturbation
 from voxplain_server.methods.bounds import outside
-from voxplain_server.methods.draws import philox
 from voxplain_server.methods.estimate import Estimate
 from voxplain_server.methods.expect import expect
 from voxplain_server.methods.feature_grouping import count_features
-from voxplain_server.methods.game import Game, open_game
+from voxplain_server.methods.game import open_game
 from voxplain_server.methods.method import Remark, Setting, Violation
 from voxplain_server.methods.parameter_defaults import slic_grouping, zero_baseline
-from voxplain_server.methods.plan import MAX_EVALUATIONS, Block, Plan
+from voxplain_server.methods.plan import MAX_EVALUATIONS, Plan
 from voxplain_server.methods.standard_error import relative_standard_error
+from voxplain_server.methods.walk_plan import WalkPlan
 from voxplain_server.models.model import Model
 from voxplain_server.models.traits import ModelTraits
 
 DEFAULT_PERMUTATIONS = 25
 MAX_PERMUTATIONS = 100_000
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class WalkPlan:
-    """Walks from the baseline to the case, each adding the players in an order of its own.
-
-    Evaluation 0 is the baseline, from which every walk starts. Evaluation 1 + w * players + k is walk w after step k, the
-    players order[0 .. k] being present. The last step of a walk is the case itself, whose score is known.
-
-    Attributes:
-        game: the players.
-        walks: how many there are.
-        seed, key: name the random stream of each walk.
-        block_size: evaluations in one block, rounded to whole walks.
-    """
-
-    game: Game
-    walks: int
-    seed: int
-    key: str
-    block_size: int
-
-    @property
-    def players(self) -> int:
-        """Steps of a walk."""
-        return int(self.game.players.size)
-
-    @property
-    def evaluations(self) -> int:
-        """The baseline and all steps."""
-        return 1 + self.walks * self.players
-
-    @property
-    def blocks(self) -> tuple[Block, ...]:
-        """Chains of whole walks; the baseline belongs to the first."""
-        if self.players == 0:
-            return (Block(start=0, stop=1),)
-        step = max(1, self.block_size // self.players) * self.players
-        starts = [0, *range(1 + step, self.evaluations, step)]
-        return tuple(Block(start=a, stop=b, chain=True) for a, b in zip(starts, [*starts[1:], self.evaluations], strict=True))
-
-    @property
-    def features(self) -> int | None:
-        """Features that are switched."""
-        return self.players
-
-    @property
-    def unchanged(self) -> npt.NDArray[np.bool_]:
-        """The last step of every walk; the baseline too, where nobody plays."""
-        same = np.zeros(self.evaluations, dtype=np.bool_)
-        same[0] = self.players == 0
-        if self.players:
-            same[self.players :: self.players] = True
-        return same
-
-    def order(self, walk: int) -> npt.NDArray[np.int64]:
-        """The order in which a walk adds the players, uniform over all orders."""
-        return philox(self.seed, self.key, "walk", walk).permutation(self.players)
-
-    def perturbation(self, index: int) -> Perturbation:
-        """The players that a walk has not added yet take their baseline."""
-        if index == 0:
-            return self.game.without(np.arange(self.players))
-        walk, step = divmod(index - 1, self.players)
-        return self.game.without(self.order(walk)[step + 1 :])
 
 
 class ShapleyValueSampling:
@@ -151,16 +84,13 @@ class ShapleyValueSampling:
         """
         own = expect(plan, WalkPlan)
         saved = int((own.unchanged & done).sum())
-        whole = np.flatnonzero(done[1:].reshape(own.walks, own.players).all(axis=1)) if done[0] else np.array([], np.int64)
+        whole = own.whole_walks(done)
         if whole.size == 0:
             return Estimate(by_feature=own.game.feature_values(np.full(own.players, np.nan)), saved=saved)
         baseline_score = float(scores[0])
-        gains_by_walk = np.diff(scores[1:].reshape(own.walks, own.players)[whole], axis=1, prepend=baseline_score)
-        ordered = np.empty_like(gains_by_walk)
-        for row, walk in enumerate(whole):
-            ordered[row, own.order(int(walk))] = gains_by_walk[row]
-        values = ordered.sum(axis=0) / whole.size
-        errors = ordered.std(axis=0, ddof=1) / np.sqrt(whole.size) if whole.size > 1 else None
+        gains = own.gains(scores, whole)
+        values = gains.sum(axis=0) / whole.size
+        errors = gains.std(axis=0, ddof=1) / np.sqrt(whole.size) if whole.size > 1 else None
         by_feature = own.game.feature_values(values, errors)
         return Estimate(
             by_feature=by_feature,

@@ -15,6 +15,7 @@ from voxplain.v1 import catalog_pb2, catalog_pb2_grpc, explain_pb2, method_pb2
 
 from voxplain_server.methods import all_methods
 from voxplain_server.methods.method import Method
+from voxplain_server.methods.variant import variant_of
 from voxplain_server.service.admission import Admission
 from voxplain_server.service.call_observer import CallObserver
 from voxplain_server.service.check_spec import check_spec
@@ -135,6 +136,7 @@ def _describe(method: Method) -> catalog_pb2.MethodDescription:
         needs_gradients=method.needs_gradients,
         is_signed=method.signed,
         shared_map=method.shared_map,
+        variant_of=variant_of(method),
     )
 
 

@@ -6,6 +6,7 @@ from voxplain.v1 import catalog_pb2, explain_pb2
 
 from voxplain_server.methods import all_methods
 from voxplain_server.methods.method import DonorMethod, Method
+from voxplain_server.methods.variant import variant_of
 from voxplain_server.models.cautions import describe_cautions
 from voxplain_server.models.fit import describe_fit
 from voxplain_server.models.model import Model, OutputKind
@@ -65,6 +66,7 @@ def _availability(method: Method, model: Model, traits: ModelTraits) -> catalog_
         method=method.name,
         available=not lacks_donors and not any(remark.fatal for remark in remarks),
         reasons=[explain_pb2.Caution(code=remark.reason, description=remark.message) for remark in remarks],
+        variant_of=variant_of(method),
     )
 
 

@@ -26,10 +26,15 @@ SMALLER: dict[str, Message] = {
     "shapley-value-sampling": method_pb2.ShapleyValueSampling(grouping=GRID, permutations=3),
     "kernel-shap": method_pb2.KernelShap(grouping=GRID, samples=60),
     "lime": method_pb2.Lime(grouping=GRID, samples=60),
+    "antithetic-shapley": method_pb2.AntitheticShapley(grouping=GRID, pairs=3),
+    "leverage-shap": method_pb2.LeverageShap(grouping=GRID, samples=70),
+    "fold-over-lime": method_pb2.FoldOverLime(grouping=GRID, samples=60),
 }
 """Parameters that keep a run small; a method that is not here runs with its defaults."""
 
 METHODS = {name: method for name, method in all_methods().items() if isinstance(method, PerturbationMethod)}
+
+SAMPLING = ["shapley-value-sampling", "kernel-shap", "lime", "antithetic-shapley", "leverage-shap", "fold-over-lime"]
 
 WITH_BASELINE = [name for name in METHODS if name != "feature-permutation"]
 
@@ -66,7 +71,7 @@ def _digest(plan: Plan) -> str:
     return digest.hexdigest()
 
 
-def test_the_seven_perturbation_methods_are_registered() -> None:
+def test_the_ten_perturbation_methods_are_registered() -> None:
     assert {
         "occlusion",
         "feature-ablation",
@@ -75,6 +80,9 @@ def test_the_seven_perturbation_methods_are_registered() -> None:
         "feature-permutation",
         "lime",
         "modality-shapley",
+        "antithetic-shapley",
+        "leverage-shap",
+        "fold-over-lime",
     } <= set(METHODS)
 
 
@@ -195,7 +203,7 @@ def test_the_background_feature_is_exactly_zero_under_a_zero_baseline(name: str,
 def test_standard_errors_belong_to_the_methods_that_have_them(name: str, explained: dict[str, Explained]) -> None:
     run = explained[name]
     estimate = run.method.estimate(run.plan, run.scores, run.all_done)
-    sampling = name in {"shapley-value-sampling", "kernel-shap", "lime", "feature-permutation"}
+    sampling = name in {*SAMPLING, "feature-permutation"}
     assert (estimate.standard_error is not None) == sampling
     if sampling:
         assert estimate.by_feature is not None and estimate.by_feature.standard_errors is not None
@@ -208,7 +216,7 @@ def test_standard_errors_belong_to_the_methods_that_have_them(name: str, explain
 def test_the_completeness_gap_belongs_to_the_methods_that_promise_it(name: str, explained: dict[str, Explained]) -> None:
     run = explained[name]
     estimate = run.method.estimate(run.plan, run.scores, run.all_done)
-    promised = name in {"shapley-value-sampling", "kernel-shap", "modality-shapley"}
+    promised = name in {"shapley-value-sampling", "kernel-shap", "modality-shapley", "antithetic-shapley", "leverage-shap"}
     assert (estimate.completeness_gap is not None) == promised
     if promised:
         assert abs(estimate.completeness_gap or 0.0) < 1e-4
@@ -265,7 +273,7 @@ def test_another_process_plans_the_same_perturbations(request: pytest.FixtureReq
         assert theirs[name] == _digest(method.plan(setting))
 
 
-@pytest.mark.parametrize("name", ["shapley-value-sampling", "kernel-shap", "lime"])
+@pytest.mark.parametrize("name", SAMPLING)
 def test_another_seed_draws_another_plan(name: str) -> None:
     assert _digest(_explained(name, seed=0).plan) != _digest(_explained(name, seed=1).plan)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from voxplain.v1 import method_pb2
-from voxplain_server.methods.shapley_value_sampling import METHOD, WalkPlan
+from voxplain_server.methods.shapley_value_sampling import METHOD
+from voxplain_server.methods.walk_plan import WalkPlan
 from voxplain_server.workers.map_making import modality_importance
 
 from tests.fakes import brute_force_shapley, explain, fake_case, fake_setting, interaction_formula, linear_formula
