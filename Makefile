@@ -47,6 +47,7 @@ unit: setup ## pytest alone
 test: lint types floors contract unit ## All that must hold: the one command before a commit
 
 bench: setup ## Measure speed and memory beside their bounds; writes docs/benchmarks.md and bench.json (45 minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA),dev,bench]'
 	$(BIN)/python -m tests.benchmarks
 
 demo: setup ## Start a server, explain one synthetic case by all methods, and look at it: demo-out/overview.png

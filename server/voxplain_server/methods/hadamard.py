@@ -61,7 +61,8 @@ def _characters(prime: int) -> Signs:
     character = np.full(prime, -1, dtype=np.int8)
     character[np.arange(1, prime, dtype=np.int64) ** 2 % prime] = 1
     character[0] = 0
-    return character[(np.arange(prime)[:, None] - np.arange(prime)) % prime]
+    characters: Signs = character[(np.arange(prime)[:, None] - np.arange(prime)) % prime]
+    return characters
 
 
 def _is_prime(number: int) -> bool:

@@ -21,6 +21,7 @@ from voxplain_server.methods.pair_plan import PairPlan
 from voxplain_server.methods.pair_regression import fit_differences
 from voxplain_server.methods.parameter_defaults import slic_grouping, zero_baseline
 from voxplain_server.methods.plan import Plan
+from voxplain_server.methods.regression import Fit
 from voxplain_server.methods.standard_error import relative_standard_error
 from voxplain_server.models.model import Model
 from voxplain_server.models.traits import ModelTraits
@@ -111,7 +112,7 @@ class LeverageShap:
         total = own.game.base_score - baseline_score
         pairs = own.whole_pairs(done)
         if players < 2:
-            values, errors, cautions = np.full(players, total), np.zeros(players), ()
+            fit = Fit(np.full(players, total), intercept=0.0, standard_errors=np.zeros(players), rank=players - 1)
         elif pairs.size == 0:
             return Estimate(by_feature=own.game.feature_values(np.full(players, np.nan)), saved=saved)
         else:
@@ -124,17 +125,16 @@ class LeverageShap:
                 weights=own.weights[pairs, 0] / counts,
                 drawn=drawn,
             )
-            values, errors = fit.coefficients, fit.standard_errors
-            cautions = () if errors is not None else (FEW_SAMPLES if fit.rank == players - 1 else UNDERDETERMINED,)
-        by_feature = own.game.feature_values(values, errors)
+        few = FEW_SAMPLES if fit.rank >= players - 1 else UNDERDETERMINED
+        by_feature = own.game.feature_values(fit.coefficients, fit.standard_errors)
         return Estimate(
             by_feature=by_feature,
-            completeness_gap=total - float(values.sum()),
+            completeness_gap=total - float(fit.coefficients.sum()),
             standard_error=relative_standard_error(by_feature.values, by_feature.standard_errors),
             baseline_score=baseline_score,
             saved=saved,
             signed=self.signed,
-            cautions=cautions,
+            cautions=() if fit.standard_errors is not None else (few,),
         )
 
 

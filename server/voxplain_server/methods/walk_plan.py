@@ -12,6 +12,9 @@ from voxplain_server.methods.draws import philox
 from voxplain_server.methods.game import Game
 from voxplain_server.methods.plan import Block
 
+GROUP = 4
+"""Walks in an antithetic group."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WalkPlan:
@@ -22,10 +25,10 @@ class WalkPlan:
 
     Attributes:
         game: the players.
-        walks: how many there are; even where they come in pairs.
-        seed, key: name the random stream of each walk, or of each pair.
-        block_size: evaluations in one block, rounded to whole walks or pairs.
-        antithetic: every second walk goes in the reverse of the order before it.
+        walks: how many there are.
+        seed, key: name the random stream of each walk, or of each group.
+        block_size: evaluations in one block, rounded to whole walks or groups.
+        antithetic: walks come in groups of four: an order, its reverse, and both after its halves have changed places.
     """
 
     game: Game
@@ -47,10 +50,10 @@ class WalkPlan:
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """Chains of whole walks or pairs; the baseline belongs to the first."""
+        """Chains of whole walks or groups; the baseline belongs to the first."""
         if self.players == 0:
             return (Block(start=0, stop=1),)
-        least = self.players * (2 if self.antithetic else 1)
+        least = self.players * (GROUP if self.antithetic else 1)
         step = max(1, self.block_size // least) * least
         starts = [0, *range(1 + step, self.evaluations, step)]
         return tuple(Block(start=a, stop=b, chain=True) for a, b in zip(starts, [*starts[1:], self.evaluations], strict=True))
@@ -73,7 +76,9 @@ class WalkPlan:
         """The order in which a walk adds the players, uniform over all orders."""
         if not self.antithetic:
             return philox(self.seed, self.key, "walk", walk).permutation(self.players)
-        order = philox(self.seed, self.key, "pair", walk // 2).permutation(self.players)
+        order = philox(self.seed, self.key, "group", walk // GROUP).permutation(self.players)
+        if walk % GROUP >= 2:
+            order = np.roll(order, self.players // 2)
         return order[::-1] if walk % 2 else order
 
     def perturbation(self, index: int) -> Perturbation:

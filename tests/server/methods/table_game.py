@@ -77,8 +77,8 @@ class TableGame:
         """Coefficients of the weighted regression over all coalitions, by its normal equations."""
         design = np.column_stack([np.ones(self.scores.size), self.coalitions])
         weights = self.lime_weights(kernel_width)
-        solution: Numbers = np.linalg.solve(design.T @ (weights[:, None] * design), design.T @ (weights * self.scores))
-        return solution[1:]
+        solution = np.linalg.solve(design.T @ (weights[:, None] * design), design.T @ (weights * self.scores))
+        return np.asarray(solution[1:], dtype=np.float64)
 
 
 def random_game(players: int = 9, seed: int = 0) -> TableGame:

@@ -26,7 +26,7 @@ SMALLER: dict[str, Message] = {
     "shapley-value-sampling": method_pb2.ShapleyValueSampling(grouping=GRID, permutations=3),
     "kernel-shap": method_pb2.KernelShap(grouping=GRID, samples=60),
     "lime": method_pb2.Lime(grouping=GRID, samples=60),
-    "antithetic-shapley": method_pb2.AntitheticShapley(grouping=GRID, pairs=3),
+    "antithetic-shapley": method_pb2.AntitheticShapley(grouping=GRID, groups=3),
     "leverage-shap": method_pb2.LeverageShap(grouping=GRID, samples=70),
     "fold-over-lime": method_pb2.FoldOverLime(grouping=GRID, samples=60),
 }
