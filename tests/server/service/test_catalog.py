@@ -70,6 +70,11 @@ async def test_every_method_tells_its_defaults_under_its_own_field() -> None:
         (occlusion,) = [each for each in answer.methods if each.name == "occlusion"]
         assert list(occlusion.defaults.occlusion.window) == [11]
         assert occlusion.defaults.occlusion.fill.WhichOneof("kind") == "normal_noise"
+        assert {each.name: each.variant_of for each in answer.methods if each.variant_of} == {
+            "antithetic-shapley": "shapley-value-sampling",
+            "leverage-shap": "kernel-shap",
+            "fold-over-lime": "lime",
+        }
 
 
 async def test_an_estimate_counts_evaluations_time_and_memory() -> None:
