@@ -63,7 +63,7 @@ def main() -> None:
     """Time one family and print `{"seconds": ..., "evaluations": ...}`."""
     family, out, edge = sys.argv[1], sys.argv[2], int(sys.argv[3])
     torch.set_num_threads(2)
-    net = vgg_like.network()
+    net = vgg_like.network(edge=edge)
     case = vgg_like.case(edge)
     inputs = torch.from_numpy(np.stack([case[name] for name in vgg_like.MODALITIES]))[None]
     with torch.no_grad():

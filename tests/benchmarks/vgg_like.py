@@ -1,4 +1,7 @@
-"""The network and the case of the headline figures: VGG-like, 4 modalities of 128^3, 40 % of the voxels non-zero."""
+"""The network and the case of the headline figures: VGG-like, 4 modalities of 128^3, 40 % of the voxels non-zero.
+
+The layout is that of the glioma classifier of Jin, Li, Fatehi, Hamarneh, MethodsX 2023, doi 10.1016/j.mex.2023.102009.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,33 @@ from torch import nn
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
 CLASSES = ("low-grade", "high-grade")
-STAGES = ((16, 16), (32,), (48,), (48,))
-"""Channels of the 3x3x3 convolutions of each stage; a max pooling follows each. 46.7 GFLOP for 4 x 128^3."""
+STAGES = ((16,), (32, 32), (64, 64), (128, 128), (128, 128), (128, 128))
+"""Channels of the 3x3x3 convolutions of each stage; a max pooling follows each. 46.3 GFLOP for 4 x 128^3."""
+HIDDEN = 4096
 
 
-def network(seed: int = 0) -> nn.Sequential:
-    """The net, in evaluation mode, with seeded weights and every ReLU a module of its own."""
+def network(seed: int = 0, edge: int = 128) -> nn.Sequential:
+    """The net for volumes of one edge, in evaluation mode, with seeded weights and every ReLU a module of its own.
+
+    Weights are drawn as He et al. 2015 do (doi 10.1109/ICCV.2015.123): eleven convolutions of PyTorch's own draws would let
+    no voxel reach the answer. Small volumes are pooled until one voxel is left.
+    """
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
     channels = len(MODALITIES)
     for stage in STAGES:
         for width in stage:
-            layers += [nn.Conv3d(channels, width, 3, padding=1), nn.ReLU()]
+            layers += [nn.Conv3d(channels, width, 3, padding=1), nn.BatchNorm3d(width), nn.ReLU()]
             channels = width
-        layers.append(nn.MaxPool3d(2))
-    layers += [nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(channels, 32), nn.ReLU(), nn.Linear(32, len(CLASSES))]
+        if edge > 1:
+            layers.append(nn.MaxPool3d(2))
+            edge //= 2
+    layers += [nn.Flatten(), nn.Linear(channels * edge**3, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, len(CLASSES))]
     net = nn.Sequential(*layers)
+    for module in net.modules():
+        if isinstance(module, (nn.Conv3d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            nn.init.zeros_(module.bias)
     net.eval()
     return net
 
@@ -41,7 +55,7 @@ def write_bundle(models: Path, edge: int = 128) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network(),
+            network(edge=edge),
             (example,),
             str(folder / "model.onnx"),
             input_names=["image"],

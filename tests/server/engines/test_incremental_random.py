@@ -35,6 +35,10 @@ def test_random_graphs_answer_as_in_whole_passes(random: RandomGraph, data: st.D
             regions.append(scattered(case, data.draw(st.integers(0, len(case.volumes) - 1)), 6, seed=start[0]))
         zero = tuple(np.zeros_like(volume) for volume in case.volumes)
         perturbations.append(Perturbation(regions=tuple(regions), source=data.draw(st.sampled_from((source, zero)))))
+    for modality, volume in enumerate(case.volumes):
+        # The first and the last corner, where a box is cut and the border's padding is in reach.
+        corners = ([0] * volume.ndim, [size - 2 for size in volume.shape])
+        perturbations += [Perturbation((window(case, modality, corner, [3] * volume.ndim),), source) for corner in corners]
     exact = found.exact(perturbations)
     base = found.exact([many(case)[-1]])[0]
     effect = np.abs(exact - base).max()
