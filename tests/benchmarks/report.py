@@ -77,11 +77,12 @@ Host: {cpu}, {cores} cores. {versions}. {took}
 |---|---|---|---|---|
 {rows}
 
-**The network** (`tests/benchmarks/vgg_like.py`) has the layout of the published glioma classifier (Jin et al. 2023): eleven 3x3x3
-convolutions with BatchNorm in six stages, 46.3 GFLOP for 4 x 128^3, float32, seeded random weights. The case fills 40 % of the grid, the rest is zero. **Captum** runs in fresh processes with the default
-allocator, two threads, gradients off for perturbation methods, one perturbation in a pass. Its cost of a perturbation does not
-depend on where or how large it is, so a few are timed; ours are the same ones. **Memory** is the proportional set size summed
-over the server's process tree, with memory files that no process maps added.
+**The network** (`tests/benchmarks/vgg_like.py`) has the layout of the published glioma classifier (Jin et al. 2023): eleven
+3x3x3 convolutions with BatchNorm in six stages, 46.3 GFLOP for 4 x 128^3, float32, seeded random weights. The case fills 40 %
+of the grid, the rest is zero. **Captum** runs in fresh processes with the default allocator, two threads, gradients off for
+perturbation methods, one perturbation in a pass. Its cost of a perturbation does not depend on where or how large it is, so a
+few are timed; ours are the same ones. **Memory** is the proportional set size summed over the server's process tree, with
+memory files that no process maps added.
 
 **Gradient parity at 128^3 is missed, and not by us alone**: on this net PyTorch differs from itself by the same 0.163 when
 only the memory layout changes (contiguous against channels-last; 0.5 % of the voxels). We take it for ties of max pooling in
