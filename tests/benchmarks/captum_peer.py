@@ -1,10 +1,14 @@
 """Captum in-process, as installed, with its best settings: run in a fresh process, prints one JSON line.
 
-    python -m tests.benchmarks.captum_peer {occlusion|feature-ablation|kernel-shap|lime|gradients} OUT.npz EDGE
+    python -m tests.benchmarks.captum_peer FAMILY OUT.npz SUBJECT EDGE
 
-Captum's cost of a perturbation does not depend on where it is, so a few are timed. Best settings found by trying:
+Captum's cost of a perturbation does not depend on where it is or how large, so a few are timed. Best settings found by trying:
 one perturbation in a forward pass (two cost twice as much and more memory), no progress bar, gradients off for perturbation
-methods, two threads.
+methods, two threads, net and case in channels-last memory (two thirds of the time of contiguous memory; half of it for
+gradients).
+
+The maps of the gradients come from channels-last memory, as ours: rounding depends on the layout, and the largest of a window
+whose two largest differ by rounding is another voxel then. `gradient-contiguous` is there to show by how much.
 """
 
 from __future__ import annotations
@@ -12,44 +16,81 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from captum._utils.models.linear_model import SkLearnLinearRegression
 from captum.attr import (
     Deconvolution,
+    DeepLift,
     FeatureAblation,
+    FeaturePermutation,
+    GradientShap,
     GuidedBackprop,
     GuidedGradCam,
     InputXGradient,
+    IntegratedGradients,
     KernelShap,
     LayerAttribution,
     LayerGradCam,
     Lime,
+    NoiseTunnel,
     Occlusion,
     Saliency,
+    ShapleyValueSampling,
 )
+from torch import Tensor
 
-from tests.benchmarks import vgg_like
+from tests.benchmarks.few_features import few_labels, many_boxes
+from tests.benchmarks.subject import Scored, Subject
+from tests.benchmarks.subjects import SUBJECTS
 
-CLASS_INDEX = 1
-SAMPLES = 16
-
-
-def labels(edge: int) -> np.ndarray:
-    """A coarse label map shared by both sides: 2 x 2 x 2 boxes, int32, labels 1..8; 0 is unused."""
-    axis = (np.arange(edge) * 2) // edge
-    return (1 + 4 * axis[:, None, None] + 2 * axis[None, :, None] + axis[None, None, :]).astype(np.int32)
-
-
-def feature_mask(edge: int) -> torch.Tensor:
-    """The same boxes, separate for each modality, as Captum wants them."""
-    boxes = torch.from_numpy(labels(edge) - 1).long()
-    return torch.stack([boxes + 8 * index for index in range(len(vgg_like.MODALITIES))])[None]
+SAMPLES = 12
+STEPS = 8
+WALK_FEATURES = (4, 12)
+Inputs = tuple[Tensor, ...]
+Result = dict[str, Any]
 
 
-def timed(work: Callable[[], torch.Tensor], repeats: int = 1) -> tuple[float, torch.Tensor]:
+def main() -> None:
+    """Time one family and print `{"fixed": ..., "each": ...}`: seconds once, and for each evaluation."""
+    family, out, subject, edge = sys.argv[1], sys.argv[2], SUBJECTS[sys.argv[3]], int(sys.argv[4])
+    torch.set_num_threads(2)
+    run = FAMILIES[family]
+    net = subject.scored(edge).eval()
+    inputs = subject.inputs(subject.volumes(edge))
+    maps: dict[str, npt.NDArray[np.float32]] = {}
+    if family == "single-pass":
+        plain = torch.autograd.grad(net(*(each.requires_grad_() for each in inputs)).sum(), inputs)
+        maps["gradient-contiguous"] = subject.by_modality(plain)
+    net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    inputs = tuple(each.detach().contiguous(memory_format=torch.channels_last_3d) for each in inputs)
+    with torch.no_grad():
+        net(*inputs)
+    found = run(subject, edge, net, inputs)
+    np.savez(out, allow_pickle=False, **maps, **found.pop("maps", {}))
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+def _mask(subject: Subject, maps: Iterable[npt.NDArray[np.int32]]) -> Inputs:
+    """Label maps, one for each modality, as Captum wants them: numbered through all of them from 0 on."""
+    tensors, first = {}, 0
+    for name, labels in zip(subject.modalities, maps, strict=True):
+        tensors[name] = (labels - 1 + first).astype(np.float32)
+        first += int(labels.max())
+    return tuple(each.long() for each in subject.inputs(tensors))
+
+
+def _boxes(subject: Subject, edge: int, count: int) -> Inputs:
+    """`count` features in all."""
+    share, rest = divmod(count, len(subject.modalities))
+    return _mask(subject, [many_boxes(edge, share + (number < rest)) for number in range(len(subject.modalities))])
+
+
+def _timed(work: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
     """Seconds of the fastest run, and the last result."""
     best = float("inf")
     for _ in range(repeats):
@@ -59,59 +100,119 @@ def timed(work: Callable[[], torch.Tensor], repeats: int = 1) -> tuple[float, to
     return best, result
 
 
-def main() -> None:
-    """Time one family and print `{"seconds": ..., "evaluations": ...}`."""
-    family, out, edge = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    torch.set_num_threads(2)
-    net = vgg_like.network(edge=edge)
-    case = vgg_like.case(edge)
-    inputs = torch.from_numpy(np.stack([case[name] for name in vgg_like.MODALITIES]))[None]
-    with torch.no_grad():
-        net(inputs)
-    maps: dict[str, np.ndarray] = {}
-    if family == "occlusion":
-        # Captum refuses strides beyond the window, so few windows means large ones; its cost does not depend on their size.
-        half = edge // 2
-        with torch.no_grad():
-            seconds, result = timed(
-                lambda: Occlusion(net).attribute(
-                    inputs, sliding_window_shapes=(1, half, half, half), strides=(1, half, half, half), target=CLASS_INDEX
-                )
-            )
-        maps[family], evaluations = result.numpy()[0], len(vgg_like.MODALITIES) * 2**3
-    elif family == "feature-ablation":
-        mask = feature_mask(edge)
-        with torch.no_grad():
-            seconds, result = timed(lambda: FeatureAblation(net).attribute(inputs, feature_mask=mask, target=CLASS_INDEX))
-        maps[family], evaluations = result.numpy()[0], int(mask.max()) + 1
-    elif family in ("kernel-shap", "lime"):
-        mask = feature_mask(edge)
+@torch.no_grad()
+def _occlusion(subject: Subject, edge: int, net: Scored, inputs: Inputs) -> Result:
+    # It refuses strides beyond the window, so few windows means large ones.
+    halves = tuple((each.shape[1], edge // 2, edge // 2, edge // 2) for each in inputs)
+    seconds, maps = _timed(lambda: Occlusion(net).attribute(inputs, sliding_window_shapes=halves, strides=halves))
+    each = seconds / (1 + 8 * len(inputs))
+    return {"fixed": each, "each": each, "maps": {"occlusion": subject.by_modality(maps)}}
+
+
+@torch.no_grad()
+def _feature_ablation(subject: Subject, edge: int, net: Scored, inputs: Inputs) -> Result:
+    labels = few_labels(subject, edge)
+    mask = _mask(subject, labels)
+    seconds, maps = _timed(lambda: FeatureAblation(net).attribute(inputs, feature_mask=mask))
+    each = seconds / (1 + sum(int(every.max()) for every in labels))
+    return {"fixed": each, "each": each, "maps": {"feature-ablation": subject.by_modality(maps)}}
+
+
+def _shapley(subject: Subject, edge: int, net: Scored, inputs: Inputs) -> Result:
+    """A permutation costs a walk over all voxels of the masks, and an evaluation for each feature."""
+    spent = []
+    for count in WALK_FEATURES:
+        mask = _boxes(subject, edge, count)
+        spent.append(_timed(lambda: ShapleyValueSampling(net).attribute(inputs, feature_mask=mask, n_samples=1))[0])  # noqa: B023
+    few, many = WALK_FEATURES
+    each = (spent[1] - spent[0]) / (many - few)
+    return {"fixed": spent[0] - each * few, "each": each}
+
+
+@torch.no_grad()
+def _feature_permutation(subject: Subject, edge: int, net: Scored, inputs: Inputs) -> Result:
+    """A batch of two cases, each the other's donor: one pass explains both."""
+    both = tuple(torch.cat((each, each.flip(2))).contiguous(memory_format=torch.channels_last_3d) for each in inputs)
+    mask = _boxes(subject, edge, 4)
+    seconds, _ = _timed(lambda: FeaturePermutation(net).attribute(both, feature_mask=mask))
+    each = seconds / 5 / 2
+    return {"fixed": each, "each": each}
+
+
+def _regression(make: Callable[[Scored], Any]) -> Callable[[Subject, int, Scored, Inputs], Result]:
+    def run(subject: Subject, edge: int, net: Scored, inputs: Inputs) -> Result:
+        mask = _boxes(subject, edge, 8)
         torch.manual_seed(0)
         np.random.seed(0)
-        method = KernelShap(net) if family == "kernel-shap" else Lime(net, interpretable_model=SkLearnLinearRegression())
-        seconds, _ = timed(lambda: method.attribute(inputs, feature_mask=mask, target=CLASS_INDEX, n_samples=SAMPLES))
-        evaluations = SAMPLES
-    else:
-        last = [module for module in net if isinstance(module, torch.nn.Conv3d)][-1]
-        six: dict[str, Callable[[], torch.Tensor]] = {
-            "gradient": lambda: Saliency(net).attribute(inputs, target=CLASS_INDEX, abs=False),
-            "input-x-gradient": lambda: InputXGradient(net).attribute(inputs, target=CLASS_INDEX),
-            "guided-backprop": lambda: GuidedBackprop(net).attribute(inputs, target=CLASS_INDEX),
-            "deconvolution": lambda: Deconvolution(net).attribute(inputs, target=CLASS_INDEX),
-            "grad-cam": lambda: LayerAttribution.interpolate(
-                LayerGradCam(net, last).attribute(inputs, target=CLASS_INDEX, relu_attributions=True), (edge,) * 3, "trilinear"
+        seconds, _ = _timed(lambda: make(net).attribute(inputs, feature_mask=mask, n_samples=SAMPLES))
+        return {"fixed": 0.0, "each": seconds / SAMPLES}
+
+    return run
+
+
+def _single_pass(subject: Subject, edge: int, net: Scored, inputs: Inputs) -> Result:
+    last = [module for module in net.modules() if isinstance(module, torch.nn.Conv3d)][-1]
+    six: dict[str, Callable[[], Any]] = {
+        "gradient": lambda: Saliency(net).attribute(inputs, abs=False),
+        "input-x-gradient": lambda: InputXGradient(net).attribute(inputs),
+        "guided-backprop": lambda: GuidedBackprop(net).attribute(inputs),
+        "deconvolution": lambda: Deconvolution(net).attribute(inputs),
+        "grad-cam": lambda: (
+            LayerAttribution.interpolate(
+                LayerGradCam(net, last).attribute(inputs, relu_attributions=True), (edge,) * 3, "trilinear"
             ),
-            "guided-grad-cam": lambda: GuidedGradCam(net, last).attribute(inputs, target=CLASS_INDEX),
-        }
-        inputs.requires_grad_()
-        seconds, evaluations = 0.0, len(six)
-        for name, work in six.items():
-            work()
-            spent, result = timed(work, repeats=3)
-            seconds += spent
-            maps[name] = result.detach().numpy()[0]
-    np.savez(out, allow_pickle=False, **maps)
-    sys.stdout.write(json.dumps({"seconds": seconds, "evaluations": evaluations}) + "\n")
+        ),
+        "guided-grad-cam": lambda: GuidedGradCam(net, last).attribute(inputs),
+    }
+    inputs = tuple(each.requires_grad_() for each in inputs)
+    maps, seconds = {}, {}
+    for name, work in six.items():
+        work()
+        seconds[name], result = _timed(work, repeats=2)
+        maps[name] = subject.by_modality(result)
+    return {"fixed": sum(seconds.values()), "each": 0.0, "seconds": seconds, "maps": maps}
+
+
+def _integrated_gradients(subject: Subject, edge: int, net: Scored, inputs: Inputs) -> Result:
+    method = IntegratedGradients(net)
+    seconds, _ = _timed(lambda: method.attribute(inputs, n_steps=STEPS, internal_batch_size=1))
+    return {"fixed": 0.0, "each": seconds / STEPS}
+
+
+def _smooth_grad(subject: Subject, edge: int, net: Scored, inputs: Inputs) -> Result:
+    tunnel = NoiseTunnel(Saliency(net))
+    seconds, _ = _timed(
+        lambda: tunnel.attribute(inputs, nt_type="smoothgrad", nt_samples=10, nt_samples_batch_size=1, stdevs=1.0)
+    )
+    return {"fixed": seconds, "each": 0.0}
+
+
+def _gradient_shap(subject: Subject, edge: int, net: Scored, inputs: Inputs) -> Result:
+    zeros = tuple(torch.zeros_like(each) for each in inputs)
+    seconds, _ = _timed(lambda: GradientShap(net).attribute(inputs, baselines=zeros, n_samples=5, stdevs=0.0))
+    return {"fixed": seconds, "each": 0.0}
+
+
+def _deep_lift(subject: Subject, edge: int, net: Scored, inputs: Inputs) -> Result:
+    method = DeepLift(net)
+    method.attribute(inputs)
+    seconds, _ = _timed(lambda: method.attribute(inputs))
+    return {"fixed": seconds, "each": 0.0}
+
+
+FAMILIES: dict[str, Callable[[Subject, int, Scored, Inputs], Result]] = {
+    "occlusion": _occlusion,
+    "feature-ablation": _feature_ablation,
+    "shapley-value-sampling": _shapley,
+    "feature-permutation": _feature_permutation,
+    "kernel-shap": _regression(KernelShap),
+    "lime": _regression(lambda net: Lime(net, interpretable_model=SkLearnLinearRegression())),
+    "single-pass": _single_pass,
+    "integrated-gradients": _integrated_gradients,
+    "smooth-grad": _smooth_grad,
+    "gradient-shap": _gradient_shap,
+    "deep-lift": _deep_lift,
+}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs the Captum peer in a fresh process with the default allocator, and reads what it printed."""
+"""Runs the Captum peer in fresh processes, with the default and with the tuned allocator, and reads what it printed."""
 
 from __future__ import annotations
 
@@ -13,29 +13,52 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-ALLOCATOR_VARIABLES = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
+ALLOCATORS: dict[str, dict[str, str]] = {
+    "default": {},
+    "tuned": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456"},
+}
+"""glibc's settings by name."""
+TIMEOUT_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PeerRun:
-    """What Captum took and gave: (modalities, *spatial) maps by name."""
+    """What Captum took and gave.
 
-    seconds: float
-    evaluations: int
+    Attributes:
+        fixed: seconds once for a call, or for each permutation of a walk.
+        each: seconds of an evaluation.
+        maps: (modalities, *spatial) by name.
+        seconds: of single methods of a family.
+    """
+
+    fixed: float
+    each: float
     maps: dict[str, npt.NDArray[np.float32]]
+    seconds: dict[str, float]
+
+    def total(self, evaluations: int, *, repeats: int = 1) -> float:
+        """Seconds of a call of `repeats` parts with so many evaluations each."""
+        return repeats * (self.fixed + evaluations * self.each)
 
 
-def run_captum(family: str, edge: int) -> PeerRun:
+def run_captum(family: str, edge: int, *, subject: str = "vgg-like", allocator: str = "default") -> PeerRun:
     """Time one family; see captum_peer."""
-    environ = {name: value for name, value in os.environ.items() if name not in ALLOCATOR_VARIABLES}
+    tuned = ALLOCATORS["tuned"]
+    environ = {name: value for name, value in os.environ.items() if name not in tuned} | ALLOCATORS[allocator]
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "maps.npz"
-        command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.captum_peer", family, str(out), str(edge)]
-        told = subprocess.run(command, env=environ, check=True, capture_output=True, text=True).stdout
-        figures = json.loads(told.splitlines()[-1])
+        command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.captum_peer", family, str(out), subject, str(edge)]
+        told = subprocess.run(command, env=environ, check=True, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT_SECONDS)
+        found = json.loads(told.stdout.splitlines()[-1])
         with np.load(out) as held:
             maps = {name: held[name] for name in held.files}
-    return PeerRun(seconds=figures["seconds"], evaluations=figures["evaluations"], maps=maps)
+    return PeerRun(fixed=found["fixed"], each=found["each"], maps=maps, seconds=found.get("seconds", {}))
+
+
+def run_both(family: str, edge: int, subject: str) -> dict[str, PeerRun]:
+    """One family with each allocator, by the allocator's name."""
+    return {allocator: run_captum(family, edge, subject=subject, allocator=allocator) for allocator in ALLOCATORS}
 
 
 def difference(ours: npt.NDArray[np.floating], theirs: npt.NDArray[np.floating], floor: float = 0.0) -> float:

@@ -42,7 +42,8 @@ def network(seed: int = 0, edge: int = 128) -> nn.Sequential:
     for module in net.modules():
         if isinstance(module, (nn.Conv3d, nn.Linear)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     net.eval()
     return net
 

@@ -1,0 +1,75 @@
+"""One part of the benchmarks in a process of its own: `python -m tests.benchmarks.part NAME` prints a line for each figure."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from tests.benchmarks.figure import Figure
+
+PARTS: dict[str, str] = {
+    "upload": "upload:measure",
+    "overhead": "overhead:measure",
+    "occlusion": "occlusion_rows:measure",
+    "ablation": "coalition_rows:ablation",
+    "shapley": "coalition_rows:shapley",
+    "permutation": "coalition_rows:permutation",
+    "regression": "coalition_rows:regression",
+    "single-pass": "gradient_rows:single_pass",
+    "many-passes": "gradient_rows:many_passes",
+    "equal-error": "equal_error:measure",
+    "memory": "memory:measure",
+    "each-method": "each_method:measure",
+    "call": "whole_call:measure",
+}
+"""Name -> module and function. `call` comes last: it adds up what Captum took in the parts before it."""
+MARK = "figure "
+MOST_SECONDS: dict[str, float] = {"call": 3600.0}
+OTHERWISE_SECONDS = 1200.0
+
+
+def run_part(name: str) -> Iterator[Figure | str]:
+    """The figures of a part as they come; a line of text where it fails."""
+    module = f"tests.benchmarks.{PARTS[name].split(':')[0]}"
+    if find_spec(module) is None:
+        yield "not there"
+        return
+    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.part", name]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    timer = threading.Timer(MOST_SECONDS.get(name, OTHERWISE_SECONDS), _end, [process.pid])
+    timer.start()
+    try:
+        for line in process.stdout or ():
+            if line.startswith(MARK):
+                yield Figure(**json.loads(line.removeprefix(MARK)))
+    finally:
+        timer.cancel()
+        if process.poll() is None:
+            process.wait(60)
+    if process.returncode:
+        yield f"exit status {process.returncode}"
+
+
+def main() -> None:
+    """Run one part in this process."""
+    module, function = PARTS[sys.argv[1]].split(":")
+    for figure in getattr(importlib.import_module(f"tests.benchmarks.{module}"), function)():
+        sys.stdout.write(MARK + json.dumps(dataclasses.asdict(figure)) + "\n")
+        sys.stdout.flush()
+
+
+def _end(pid: int) -> None:
+    """End a part with all that it started: its session is its own."""
+    os.killpg(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

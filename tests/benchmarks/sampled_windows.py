@@ -1,0 +1,122 @@
+"""A uniform sample of the windows of the default occlusion, as a worker evaluates them: whole blocks, drawn at random.
+
+    python -m tests.benchmarks.sampled_windows SUBJECT EDGE {zero|noise} BLOCKS [ENGINE]
+
+Prints one JSON line: seconds for each window of the whole grid, those counted in that change nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from voxplain.v1 import explain_pb2, method_pb2, tensor_pb2
+from voxplain_server.methods import all_methods
+from voxplain_server.methods.method import PerturbationMethod, Setting
+from voxplain_server.methods.resolve import resolve_method
+from voxplain_server.models.bundle import find_bundles
+from voxplain_server.models.case_building import ClientTensor, build_case
+from voxplain_server.models.loading import load_model
+from voxplain_server.models.targeting import resolve_target
+from voxplain_server.models.traits import ModelTraits
+from voxplain_server.workers.execution import resolve_execution
+from voxplain_server.workers.held_model import HeldModel
+from voxplain_server.workers.process import worker_environment
+
+from tests.benchmarks.subject import CLASS_INDEX, Subject
+from tests.benchmarks.subjects import SUBJECTS
+
+THREADS = 2
+
+
+def sample_windows(subject: str, edge: int, fill: str, *, blocks: int, engine: str = "incremental-cpu") -> dict[str, float]:
+    """Run it in a fresh process with a worker's environment."""
+    command = [sys.executable, "-m", "tests.benchmarks.sampled_windows", subject, str(edge), fill, str(blocks), engine]
+    environ = worker_environment(THREADS, os.environ)
+    told = subprocess.run(command, env=environ, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, float] = json.loads(told.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Time the blocks."""
+    subject, edge, fill, blocks, engine = SUBJECTS[sys.argv[1]], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[5]
+    with tempfile.TemporaryDirectory() as scratch:
+        subject.write_bundle(Path(scratch), edge)
+        (place,) = find_bundles(Path(scratch))
+        held = HeldModel(load_model(place), threads=THREADS)
+    sys.stdout.write(json.dumps(timed_blocks(held, subject, edge, fill=fill, blocks=blocks, engine=engine)) + "\n")
+
+
+def timed_blocks(held: HeldModel, subject: Subject, edge: int, *, fill: str, blocks: int, engine: str) -> dict[str, float]:
+    """Seconds for each window, over `blocks` blocks after one that makes ready."""
+    evaluator = held.evaluator_named(engine)
+    tensors = [_tensor(name, volume) for name, volume in subject.volumes(edge).items()]
+    region = subject.region(edge)
+    if region is not None:
+        tensors.append(_tensor("mask", region.astype(np.float32), role=tensor_pb2.TENSOR_ROLE_MASK))
+    case = build_case(held.model, tensors, donors=False).case
+    asked = explain_pb2.Target(class_ref=explain_pb2.ClassRef(index=CLASS_INDEX))
+    target = resolve_target(held.model, asked, evaluator.answer(case), case.mask)
+    window = method_pb2.Occlusion()
+    if fill == "zero":
+        window.fill.zero.SetInParent()
+    resolved, _ = resolve_method(method_pb2.Method(occlusion=window), held.model)
+    spec = explain_pb2.ExplainSpec(tensors=[tensor.header for tensor in tensors])
+    execution = resolve_execution(held.model, spec, engine=engine, threads=THREADS, engines=(engine,))
+    method = all_methods()["occlusion"]
+    if not isinstance(method, PerturbationMethod):
+        raise TypeError("occlusion has a plan")
+    plan = method.plan(
+        Setting(
+            case=case,
+            score=target.score,
+            base_score=target.value,
+            params=resolved.occlusion,
+            seed=0,
+            key="occlusion",
+            traits=ModelTraits(has_relu=True, twin_parity=0.0),
+            block_size=execution.block_size,
+        )
+    )
+    drawn = np.random.default_rng(0).choice(len(plan.blocks), size=min(blocks + 1, len(plan.blocks)), replace=False)
+    windows, changing, seconds = 0, 0, 0.0
+    for turn, number in enumerate(drawn):
+        block = plan.blocks[int(number)]
+        chosen = [index for index in range(block.start, block.stop) if not plan.unchanged[index]]
+        began = time.perf_counter()
+        evaluator.scores(
+            case,
+            target.score,
+            [plan.perturbation(index) for index in chosen],
+            batch_size=execution.batch_size,
+            cancelled=lambda: False,
+        )
+        if turn > 0 or len(drawn) == 1:
+            seconds += time.perf_counter() - began
+            windows += block.stop - block.start
+            changing += len(chosen)
+    return {"each": seconds / windows, "windows": windows, "changing": changing, "grid": plan.evaluations}
+
+
+def _tensor(
+    name: str, voxels: np.ndarray, *, role: tensor_pb2.TensorRole.ValueType = tensor_pb2.TENSOR_ROLE_VOLUME
+) -> ClientTensor:
+    header = tensor_pb2.Tensor(
+        id=name,
+        role=role,
+        modality=name if role == tensor_pb2.TENSOR_ROLE_VOLUME else "",
+        data_type=tensor_pb2.DATA_TYPE_FLOAT32,
+        shape=voxels.shape,
+    )
+    return ClientTensor(header, np.ascontiguousarray(voxels))
+
+
+if __name__ == "__main__":
+    main()
