@@ -6,6 +6,7 @@ from tests.benchmarks.figure import Figure
 
 BOUNDS: dict[str, tuple[float, str]] = {
     "parity/occlusion_vs_captum": (5e-4, "max"),
+    "parity/occlusion_windows_vs_whole_passes": (5e-4, "max"),
     "parity/feature_ablation_vs_captum": (5e-4, "max"),
     "parity/gradient_methods_vs_captum": (1e-4, "max"),
     "upload/136MiB": (0.8, "min"),

@@ -103,9 +103,9 @@ def _timed(work: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
 @torch.no_grad()
 def _occlusion(subject: Subject, edge: int, net: Scored, inputs: Inputs) -> Result:
     # It refuses strides beyond the window, so few windows means large ones.
-    halves = tuple((each.shape[1], edge // 2, edge // 2, edge // 2) for each in inputs)
-    seconds, maps = _timed(lambda: Occlusion(net).attribute(inputs, sliding_window_shapes=halves, strides=halves))
-    each = seconds / (1 + 8 * len(inputs))
+    columns = tuple((1, edge, edge // 2, edge // 2) for _ in inputs)
+    seconds, maps = _timed(lambda: Occlusion(net).attribute(inputs, sliding_window_shapes=columns, strides=columns))
+    each = seconds / (1 + 4 * len(subject.modalities))
     return {"fixed": each, "each": each, "maps": {"occlusion": subject.by_modality(maps)}}
 
 

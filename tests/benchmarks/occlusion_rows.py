@@ -12,16 +12,14 @@ from tests.benchmarks.figure import Figure
 from tests.benchmarks.our_calls import OurServer, our_server
 from tests.benchmarks.peer import PeerRun, difference, run_both
 from tests.benchmarks.rows import captum_totals, row
-from tests.benchmarks.sampled_windows import sample_windows
+from tests.benchmarks.sampled_windows import SCORE_SPACINGS, sample_windows
 from tests.benchmarks.subjects import SUBJECTS
 
 BLOCKS = 12
-SCORE_SPACINGS = 32
-"""Differences of scores below so many float32 spacings of the score are rounding."""
 
 
 def measure(name: str = "vgg-like", edge: int = 128, blocks: int = BLOCKS) -> Iterator[Figure]:
-    """Parity on windows of half an edge, where Captum's whole map is affordable; then the rows."""
+    """Parity on windows so large that Captum's whole map is affordable, and on small ones by whole passes; then the rows."""
     captum = run_both("occlusion", edge, name)
     with our_server(SUBJECTS[name], edge) as ours:
         yield _parity(ours, captum["default"])
@@ -34,6 +32,8 @@ def measure(name: str = "vgg-like", edge: int = 128, blocks: int = BLOCKS) -> It
         sample = f"{found['windows']:.0f} of {grid} windows at random, {found['changing']:.0f} of them change voxels"
         yield from row(f"occlusion_11_5_{fill}", found["each"] * grid, seconds, f"a window {told}; {sample}")
         if fill == "noise":
+            told = "effects of 11^3 windows against whole passes of ONNX Runtime, relative to the largest"
+            yield figure("parity/occlusion_windows_vs_whole_passes", found["difference"], "relative", told)
             yield from captum_totals("occlusion", seconds)
     if edge == 128 and name == "vgg-like":
         dense = sample_windows(name, edge, "noise", blocks=1, engine="onnxruntime-cpu")
@@ -42,8 +42,8 @@ def measure(name: str = "vgg-like", edge: int = 128, blocks: int = BLOCKS) -> It
 
 
 def _parity(ours: OurServer, peer: PeerRun) -> Figure:
-    half = ours.edge // 2
-    window = method_pb2.Occlusion(window=[half], stride=[half])
+    column = [ours.edge, ours.edge // 2, ours.edge // 2]
+    window = method_pb2.Occlusion(window=column, stride=column)
     window.fill.zero.SetInParent()
     result = ours.explain([method_pb2.Method(occlusion=window)])
     return parity("occlusion", ours.maps(result, "occlusion"), peer.maps["occlusion"], result.prediction.score)

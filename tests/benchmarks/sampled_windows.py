@@ -33,6 +33,9 @@ from tests.benchmarks.subject import CLASS_INDEX, Subject
 from tests.benchmarks.subjects import SUBJECTS
 
 THREADS = 2
+COMPARED = 8
+SCORE_SPACINGS = 32
+"""Differences of scores below so many float32 spacings of the score are rounding."""
 
 
 def sample_windows(subject: str, edge: int, fill: str, *, blocks: int, engine: str = "incremental-cpu") -> dict[str, float]:
@@ -102,7 +105,14 @@ def timed_blocks(held: HeldModel, subject: Subject, edge: int, *, fill: str, blo
             seconds += time.perf_counter() - began
             windows += block.stop - block.start
             changing += len(chosen)
-    return {"each": seconds / windows, "windows": windows, "changing": changing, "grid": plan.evaluations}
+    few = [plan.perturbation(index) for index in chosen[:: max(len(chosen) // COMPARED, 1)][:COMPARED]]
+    exact, found = (
+        each.scores(case, target.score, few, batch_size=1, cancelled=lambda: False) - target.score.of(each.answer(case))[0]
+        for each in (held.evaluator, evaluator)
+    )
+    spacings = SCORE_SPACINGS * float(np.spacing(np.float32(abs(target.value))))
+    gap = max(float(np.abs(found - exact).max()) - spacings, 0.0) / float(np.abs(exact).max())
+    return {"difference": gap, "each": seconds / windows, "windows": windows, "changing": changing, "grid": plan.evaluations}
 
 
 def _tensor(

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from monai.networks.nets.densenet import DenseNet121
-from monai.networks.nets.resnet import resnet18
-from monai.networks.nets.unet import UNet
 from torch import Tensor, nn
 
 from tests.benchmarks import vgg_like
@@ -88,32 +85,41 @@ def _settled(make: Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
 
 
 def _resnet(stem_stride: int) -> nn.Module:
+    # MONAI takes seconds: who measures the other networks does without.
+    from monai.networks.nets.resnet import resnet18
+
     made: nn.Module = resnet18(
         spatial_dims=3, n_input_channels=4, num_classes=CLASSES, conv1_t_stride=stem_stride, shortcut_type="B"
     )
     return made
 
 
+def _densenet() -> nn.Module:
+    from monai.networks.nets.densenet import DenseNet121
+
+    return DenseNet121(spatial_dims=3, in_channels=4, out_channels=CLASSES)
+
+
+def _unet() -> nn.Module:
+    from monai.networks.nets.unet import UNet
+
+    return UNet(
+        spatial_dims=3,
+        in_channels=4,
+        out_channels=CLASSES,
+        channels=(16, 32, 64, 128),
+        strides=(2, 2, 2),
+        num_res_units=2,
+        norm="batch",
+    )
+
+
 SUBJECTS: dict[str, Subject] = {
     "vgg-like": Subject("vgg-like", lambda edge: vgg_like.network(edge=edge)),
     "resnet18-stem1": Subject("resnet18-stem1", _settled(lambda: _resnet(1))),
     "resnet18-stem2": Subject("resnet18-stem2", _settled(lambda: _resnet(2))),
-    "densenet121": Subject("densenet121", _settled(lambda: DenseNet121(spatial_dims=3, in_channels=4, out_channels=CLASSES))),
-    "unet": Subject(
-        "unet",
-        _settled(
-            lambda: UNet(
-                spatial_dims=3,
-                in_channels=4,
-                out_channels=CLASSES,
-                channels=(16, 32, 64, 128),
-                strides=(2, 2, 2),
-                num_res_units=2,
-                norm="batch",
-            )
-        ),
-        segmentation=True,
-    ),
+    "densenet121": Subject("densenet121", _settled(_densenet)),
+    "unet": Subject("unet", _settled(_unet), segmentation=True),
     "linknet-instance": Subject("linknet-instance", _settled(Link), segmentation=True),
     "late-fusion": Subject("late-fusion", _settled(LateFusion), modalities=("t1", "t1c", "flair"), late=True),
 }
