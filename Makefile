@@ -8,7 +8,7 @@ CONTRACT := $(wildcard proto/voxplain/*/*.proto proto/voxplain/*/*/*.proto)
 EXTRA ?= server
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stubs lint types floors contract release-contract unit test bench demo clean
+.PHONY: help setup stubs lint types floors contract release-contract unit test bench bench-full demo clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -49,6 +49,9 @@ test: lint types floors contract unit ## All that must hold: the one command bef
 bench: setup ## Measure speed and memory beside their bounds; writes docs/benchmarks.md and bench.json (45 minutes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA),dev,bench]'
 	$(BIN)/python -m tests.benchmarks
+
+bench-full: setup ## The same for other networks and volumes, with what is bad in it: hours, goes on where it stopped
+	$(BIN)/python -m tests.benchmarks.full
 
 demo: setup ## Start a server, explain one synthetic case by all methods, and look at it: demo-out/overview.png
 	$(BIN)/python -m examples.glioma_demo.demo --out demo-out

@@ -14,7 +14,7 @@ Labels = npt.NDArray[np.int32]
 
 def few_labels(subject: Subject, edge: int) -> list[Labels]:
     """For each modality two supervoxels of its own, numbered 1 and 2, and all else as 3: Captum evaluates every feature."""
-    found = []
+    found: list[Labels] = []
     for number, volume in enumerate(subject.volumes(edge).values()):
         if number > 0:
             # SLIC takes seconds; its supervoxels of one modality are as good, moved by a little.

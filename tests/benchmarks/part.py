@@ -1,4 +1,7 @@
-"""One part of the benchmarks in a process of its own: `python -m tests.benchmarks.part NAME` prints a line for each figure."""
+"""One part of the benchmarks in a process of its own.
+
+python -m tests.benchmarks.part NAME [SUBJECT EDGE]     # prints a line for each figure
+"""
 
 from __future__ import annotations
 
@@ -36,15 +39,21 @@ MOST_SECONDS: dict[str, float] = {"call": 3600.0}
 OTHERWISE_SECONDS = 1200.0
 
 
-def run_part(name: str) -> Iterator[Figure | str]:
-    """The figures of a part as they come; a line of text where it fails."""
+def run_part(name: str, *of: str, most_seconds: float | None = None) -> Iterator[Figure | str]:
+    """The figures of a part as they come; a line of text where it fails.
+
+    Args:
+        name: of PARTS.
+        of: subject and edge, where they are not those of the headline.
+        most_seconds: when it is ended.
+    """
     module = f"tests.benchmarks.{PARTS[name].split(':')[0]}"
     if find_spec(module) is None:
         yield "not there"
         return
-    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.part", name]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.part", name, *of]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    timer = threading.Timer(MOST_SECONDS.get(name, OTHERWISE_SECONDS), _end, [process.pid])
+    timer = threading.Timer(most_seconds or MOST_SECONDS.get(name, OTHERWISE_SECONDS), _end, [process.pid])
     timer.start()
     try:
         for line in process.stdout or ():
@@ -61,7 +70,8 @@ def run_part(name: str) -> Iterator[Figure | str]:
 def main() -> None:
     """Run one part in this process."""
     module, function = PARTS[sys.argv[1]].split(":")
-    for figure in getattr(importlib.import_module(f"tests.benchmarks.{module}"), function)():
+    of = [sys.argv[2], int(sys.argv[3])] if len(sys.argv) > 2 else []
+    for figure in getattr(importlib.import_module(f"tests.benchmarks.{module}"), function)(*of):
         sys.stdout.write(MARK + json.dumps(dataclasses.asdict(figure)) + "\n")
         sys.stdout.flush()
 

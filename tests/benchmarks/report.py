@@ -46,9 +46,7 @@ def read_report() -> dict[str, Figure]:
 def write_report(figures: Sequence[Figure], seconds: float | None, failed: Sequence[str] = ()) -> None:
     """Write docs/benchmarks.md and bench.json at the repository's root; `failed` names the parts that gave no figures."""
     text = PAGE.format(
-        cpu=_cpu(),
-        cores=len(os.sched_getaffinity(0)),
-        versions=", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime-gpu", "captum", "grpcio", "numpy")),
+        host=describe_host(),
         took="Some figures were measured again by themselves."
         if seconds is None
         else f"The run took {seconds / 60:.0f} minutes.",
@@ -71,7 +69,7 @@ ratio is against the peer that its name says, measured in the same run; parity i
 depend on the host. `python -m tests.benchmarks NAME` measures one part again. Other networks and volumes:
 `make bench-full`, [benchmarks-full.md](benchmarks-full.md). Why it is fast: [how-it-is-fast.md](how-it-is-fast.md).
 
-Host: {cpu}, {cores} cores. {versions}. {took}
+Host: {host} {took}
 {failed}
 ## Against Captum
 
@@ -112,6 +110,12 @@ def _limit_rows(figures: Sequence[Figure]) -> Iterator[str]:
 
 def _row(each: Figure) -> str:
     return f"| {each.name} | {each.value:.3g} {each.unit} | {_bound(each)} | {_met(each)} | {each.detail} |"
+
+
+def describe_host() -> str:
+    """The processor and what computes on it."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime-gpu", "captum", "grpcio", "numpy"))
+    return f"{_cpu()}, {len(os.sched_getaffinity(0))} cores. {versions}."
 
 
 def _bound(each: Figure) -> str:

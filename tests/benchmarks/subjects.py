@@ -110,6 +110,7 @@ def _unet() -> nn.Module:
         channels=(16, 32, 64, 128),
         strides=(2, 2, 2),
         num_res_units=2,
+        act="relu",
         norm="batch",
     )
 
