@@ -26,6 +26,8 @@ from voxplain_server.models.score import Score
 if TYPE_CHECKING:
     import torch
 
+    from voxplain_server.engines.gradient_pass import GradientPass
+
 Cancelled = Callable[[], bool]
 """Asked between batches; True: stop now."""
 
@@ -76,6 +78,25 @@ class Differentiable(Protocol):
         Layout (channels, slices, repetition) happens inside, so a gradient with respect to an argument has the shape of a
         volume. Every non-linearity is a module of its own. Its parameters need no gradient.
         """
+
+    def forward_pass(
+        self,
+        score: Score,
+        volumes: Sequence[torch.Tensor],
+        *,
+        layers: Sequence[torch.nn.Module] = (),
+        from_layers: bool = False,
+    ) -> GradientPass:
+        """Compute the score of one point so that it can be differentiated, by several rules if wanted.
+
+        `layers` are submodules of `scored(score)` whose outputs and their gradients are wanted; `from_layers`: only these.
+        """
+
+    def stems(self) -> tuple[torch.nn.Module, ...]:
+        """The convolutions through which all volumes pass, one for each input; none where some volume goes another way."""
+
+    def through_stems(self, gradients: Sequence[torch.Tensor], volumes: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Bring gradients at the outputs of all stems to volumes of these shapes, (1, *spatial) each."""
 
     def tensors(self, volumes: Sequence[npt.NDArray[np.float32]]) -> tuple[torch.Tensor, ...]:
         """Volumes as the arguments of `scored`, (1, *spatial) each, on the engine's device and in its precision."""

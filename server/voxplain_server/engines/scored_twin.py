@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from voxplain_server.engines.layout import assemble_tensors
+from voxplain_server.engines.memory_format import channels_last
 from voxplain_server.models.model import Activation, Model, OutputKind
 from voxplain_server.models.score import Score
-
-_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class ScoredTwin(nn.Module):
@@ -68,10 +67,3 @@ class ScoredTwin(nn.Module):
     def _column(self, table: Tensor, index: int) -> Tensor:
         column = table[:, index]
         return column if self._region is None else column.flatten(1)[:, self._region].mean(dim=1)
-
-
-def channels_last(tensor: Tensor) -> Tensor:
-    """Convolutions of torch are up to three times faster on channels-last memory."""
-    if tensor.ndim not in _CHANNELS_LAST:
-        return tensor
-    return tensor.contiguous(memory_format=_CHANNELS_LAST[tensor.ndim])

@@ -9,7 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import fx, nn
 
+from voxplain_server.engines.gradient_pass import GradientPass
+from voxplain_server.engines.layout import assemble_tensors
+from voxplain_server.engines.memory_format import channels_last
+from voxplain_server.engines.ruled_relu import RuleSwitch, install_rules
 from voxplain_server.engines.scored_twin import ScoredTwin
+from voxplain_server.engines.stem_convolution import install_stems
 from voxplain_server.models.model import Model
 from voxplain_server.models.score import Score
 
@@ -41,6 +46,9 @@ class TorchEngine:
         self._device = torch.device(device)
         self._dtype = dtype
         self._twin = placed_twin(twin, device=self._device, dtype=dtype, threads=threads)
+        self._switch = RuleSwitch()
+        install_rules(self._twin, self._switch)
+        self._stems = install_stems(self._twin)
 
     @property
     def name(self) -> str:
@@ -55,6 +63,35 @@ class TorchEngine:
     def scored(self, score: Score) -> nn.Module:
         """From volumes (batch, *spatial) to the score (batch,) float64. All scores share one twin."""
         return ScoredTwin(self._twin, self._model, score).to(self._device)
+
+    def forward_pass(
+        self, score: Score, volumes: Sequence[torch.Tensor], *, layers: Sequence[nn.Module] = (), from_layers: bool = False
+    ) -> GradientPass:
+        """Compute the score of one point so that it can be differentiated: see GradientPass."""
+        return GradientPass(self.scored(score), self._switch, volumes, layers=layers, from_layers=from_layers)
+
+    def stems(self) -> tuple[nn.Module, ...]:
+        """The convolutions through which all volumes pass, one for each input; none where some volume goes another way.
+
+        They are linear, so gradients at many points can be summed at their outputs and brought to the volumes once.
+        """
+        return tuple(self._stems.values()) if len(self._stems) == len(self._model.inputs) else ()
+
+    def through_stems(self, gradients: Sequence[torch.Tensor], volumes: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Bring gradients at the outputs of all stems to the volumes.
+
+        Args:
+            gradients: one for each stem.
+            volumes: (1, *spatial) for each modality; only their shapes count.
+
+        Returns:
+            (1, *spatial) for each modality.
+        """
+        point = tuple(volume.detach().clone().requires_grad_() for volume in volumes)
+        with torch.enable_grad():
+            inputs = [channels_last(tensor) for tensor in assemble_tensors(self._model, point)]
+            outputs = [stem(given) for stem, given in zip(self._stems.values(), inputs, strict=True)]
+        return torch.autograd.grad(outputs, point, grad_outputs=list(gradients))
 
     def tensors(self, volumes: Sequence[npt.NDArray[np.float32]]) -> tuple[torch.Tensor, ...]:
         """Copies of volumes, (1, *spatial) each, on the engine's device and in its precision."""

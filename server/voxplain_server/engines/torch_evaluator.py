@@ -15,8 +15,8 @@ from voxplain_server.engines.batched_scores import batched_scores
 from voxplain_server.engines.device_buffer import DeviceBuffer
 from voxplain_server.engines.engine import Cancelled
 from voxplain_server.engines.layout import assemble_tensors
+from voxplain_server.engines.memory_format import channels_last
 from voxplain_server.engines.perturbation import Perturbation
-from voxplain_server.engines.scored_twin import channels_last
 from voxplain_server.engines.torch_engine import placed_twin
 from voxplain_server.models.case import Case
 from voxplain_server.models.model import Model

@@ -13,7 +13,7 @@ from voxplain_server.engines.engine import Cancelled, Differentiable
 from voxplain_server.methods.baselines import baseline_volumes
 from voxplain_server.methods.estimate import Estimate
 from voxplain_server.methods.expect import expect
-from voxplain_server.methods.input_gradients import as_maps, quiet_captum, score_at
+from voxplain_server.methods.input_gradients import as_maps, free_forward, quiet_captum
 from voxplain_server.methods.method import GradientMethod, Remark, Setting, Violation
 from voxplain_server.methods.parameter_defaults import zero_baseline
 from voxplain_server.methods.twin_remarks import twin_remarks
@@ -82,6 +82,7 @@ class DeepLift:
         """As GradientMethod.attribute: one map for each modality, (*spatial)."""
         ask(cancelled)
         params = expect(setting.params, method_pb2.DeepLift)
+        free_forward(setting)
         scored, case = twin.scored(setting.score), twin.tensors(setting.case.volumes)
         baseline = twin.tensors(baseline_volumes(params.baseline, setting.case, seed=setting.seed, key=setting.key))
         by_rule = _complete if params.max_pool_rule == method_pb2.MAX_POOL_RULE_COMPLETE else _captum
@@ -113,15 +114,26 @@ def _captum(scored: torch.nn.Module, case: Sequence[torch.Tensor], baseline: Seq
     from captum.attr import DeepLift as CaptumDeepLift
 
     point = tuple(volume.detach().clone().requires_grad_() for volume in case)
+    scores: list[torch.Tensor] = []
+    # Set before Captum's own hooks: case and baseline are still in one batch.
+    hook = scored.register_forward_hook(lambda _module, _inputs, output: scores.append(output.detach()))
     try:
         with quiet_captum():
             attributions = CaptumDeepLift(scored).attribute(point, tuple(baseline))
     finally:
+        hook.remove()
         # Captum leaves the activations of modules that no gradient reached on them.
         for module in scored.modules():
             for name in ("input", "output"):
                 module.__dict__.pop(name, None)
-    return tuple(each.detach() for each in attributions), score_at(scored, case), score_at(scored, baseline)
+    return tuple(each.detach() for each in attributions), *_two_scores(scores)
+
+
+def _two_scores(scores: Sequence[torch.Tensor]) -> tuple[float, float]:
+    import torch
+
+    case_score, baseline_score = torch.cat([score.flatten() for score in scores]).tolist()
+    return case_score, baseline_score
 
 
 METHOD: GradientMethod = DeepLift()

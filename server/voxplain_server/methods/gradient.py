@@ -10,9 +10,10 @@ from voxplain.v1 import method_pb2
 
 from voxplain_server.engines.batched_scores import ask
 from voxplain_server.engines.engine import Cancelled, Differentiable
+from voxplain_server.engines.relu_rule import ReluRule
 from voxplain_server.methods.estimate import Estimate
 from voxplain_server.methods.expect import expect
-from voxplain_server.methods.input_gradients import ReluRule, shared_input_gradients
+from voxplain_server.methods.input_gradients import shared_input_gradients
 from voxplain_server.methods.method import GradientMethod, Remark, Setting, Violation
 from voxplain_server.methods.twin_remarks import twin_remarks
 from voxplain_server.models.model import Model

@@ -15,7 +15,7 @@ from voxplain_server.methods.bounds import outside
 from voxplain_server.methods.draws import philox
 from voxplain_server.methods.estimate import Estimate
 from voxplain_server.methods.expect import expect
-from voxplain_server.methods.input_gradients import input_gradients, score_at
+from voxplain_server.methods.input_gradients import baseline_score, case_score, free_forward
 from voxplain_server.methods.method import GradientMethod, Remark, Setting, Violation
 from voxplain_server.methods.parameter_defaults import zero_baseline
 from voxplain_server.methods.running_mean import RunningMean
@@ -73,9 +73,11 @@ class GradientShap:
         Cancelled in between, it gives the mean over the samples done.
         """
         params = expect(setting.params, method_pb2.GradientShap)
-        scored, case = twin.scored(setting.score), twin.tensors(setting.case.volumes)
+        free_forward(setting)
+        case = twin.tensors(setting.case.volumes)
         baseline = twin.tensors(baseline_volumes(params.baseline, setting.case, seed=setting.seed, key=setting.key))
-        case_score, baseline_score = score_at(scored, case), score_at(scored, baseline)
+        absent_score = baseline_score(setting, twin, params.baseline, baseline)
+        whole = case_score(setting, twin) - absent_score
         mean, gaps = RunningMean(), []
         for sample in range(params.samples):
             if mean.stops(cancelled):
@@ -86,9 +88,9 @@ class GradientShap:
                 noise = twin.tensors(sample_noise(setting, sample))
                 differences = [each + params.noise_std * drawn for each, drawn in zip(differences, noise, strict=True)]
             point = [absent + coefficient * each for absent, each in zip(baseline, differences, strict=True)]
-            gradients = input_gradients(scored, point)
+            gradients = twin.forward_pass(setting.score, point).gradients()
             attributions = [each * gradient for each, gradient in zip(differences, gradients, strict=True)]
-            gaps.append(case_score - baseline_score - sum(float(each.double().sum()) for each in attributions))
+            gaps.append(whole - sum(float(each.double().sum()) for each in attributions))
             mean.add(attributions)
             advanced(sample + 1)
         return Estimate(
@@ -97,7 +99,7 @@ class GradientShap:
             completeness_gap=float(np.mean(gaps)),
             completeness_gap_standard_error=float(np.std(gaps, ddof=1) / math.sqrt(len(gaps))) if len(gaps) > 1 else None,
             standard_error=mean.relative_standard_error(),
-            baseline_score=baseline_score,
+            baseline_score=absent_score,
             passes=mean.samples,
         )
 

@@ -1,33 +1,50 @@
-"""One backward pass through the twin, from the score to the volumes."""
+"""Passes through the twin, from the score back to the volumes; the methods of a call share them."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from voxplain.v1.method_pb2 import Baseline
 
 from voxplain_server.engines.engine import Differentiable
+from voxplain_server.engines.relu_rule import ReluRule
 from voxplain_server.methods.estimate import Maps
 from voxplain_server.methods.method import Setting
 
 if TYPE_CHECKING:
     import torch
 
+    from voxplain_server.engines.gradient_pass import GradientPass
 
-class ReluRule(Enum):
-    """What a ReLU does to the gradient g that comes back to it."""
 
-    PLAIN = "plain"
-    """Its derivative: g where its input was positive."""
-    GUIDED = "guided"
-    """max(g, 0) where its input was positive (Springenberg et al. 2015)."""
-    DECONVOLUTION = "deconvolution"
-    """max(g, 0), whatever its input was (Zeiler and Fergus 2014)."""
+_FORWARD, _CASE_SCORE = "forward pass", "score of the case"
+
+
+def shared_forward(setting: Setting, twin: Differentiable) -> GradientPass:
+    """The forward pass of the case that the single-pass methods of a call share; it keeps the model's default layers."""
+
+    def compute() -> GradientPass:
+        try:
+            layers = [twin.layer(setting.score, name) for name in setting.traits.default_cam_layers]
+        except KeyError:
+            # Grad-CAM says so when it is asked for; the others do without.
+            layers = []
+        return twin.forward_pass(setting.score, twin.tensors(setting.case.volumes), layers=layers)
+
+    computed: GradientPass = setting.passes.remember(_FORWARD, compute)[0]
+    # It outlives its memory: see free_forward.
+    setting.passes.remember(_CASE_SCORE, lambda: computed.score)
+    return computed
+
+
+def free_forward(setting: Setting) -> None:
+    """Let go of the shared forward pass: called by methods that need its memory for passes of their own."""
+    setting.passes.forget(_FORWARD)
 
 
 def shared_input_gradients(
@@ -40,36 +57,11 @@ def shared_input_gradients(
     """
 
     def differentiate() -> tuple[npt.NDArray[np.floating[Any]], ...]:
-        gradients = input_gradients(twin.scored(setting.score), twin.tensors(setting.case.volumes), rule)
+        gradients = shared_forward(setting, twin).gradients(rule)
         return tuple(gradient[0].cpu().contiguous().numpy() for gradient in gradients)
 
     gradients, made_now = setting.passes.remember(("input-gradients", rule), differentiate)
     return gradients, made_now
-
-
-def input_gradients(
-    scored: torch.nn.Module, volumes: Sequence[torch.Tensor], rule: ReluRule = ReluRule.PLAIN
-) -> tuple[torch.Tensor, ...]:
-    """Differentiate a scored twin at one point, by Captum.
-
-    Args:
-        scored: from volumes (1, *spatial) to the score (1,).
-        volumes: the point; left without gradients.
-        rule: how a ReLU passes the gradient back.
-
-    Returns:
-        (1, *spatial) for each modality.
-    """
-    from captum.attr import Deconvolution, GuidedBackprop, Saliency
-
-    point = tuple(volume.detach().clone().requires_grad_() for volume in volumes)
-    with quiet_captum():
-        if rule is ReluRule.PLAIN:
-            found = Saliency(scored).attribute(point, abs=False)
-        else:
-            kind = GuidedBackprop if rule is ReluRule.GUIDED else Deconvolution
-            found = kind(scored).attribute(point)
-    return tuple(gradient.detach() for gradient in found)
 
 
 @contextmanager
@@ -83,6 +75,30 @@ def quiet_captum() -> Iterator[None]:
 def as_maps(tensors: Sequence[torch.Tensor]) -> Maps:
     """Tensors (1, *spatial) as maps (*spatial) in float64."""
     return tuple(tensor[0].detach().double().cpu().contiguous().numpy() for tensor in tensors)
+
+
+def case_score(setting: Setting, twin: Differentiable) -> float:
+    """The twin's score of the case; computed once in a call."""
+    score: float = setting.passes.remember(
+        _CASE_SCORE, lambda: score_at(twin.scored(setting.score), twin.tensors(setting.case.volumes))
+    )[0]
+    return score
+
+
+def baseline_score(setting: Setting, twin: Differentiable, kind: Baseline, volumes: Sequence[torch.Tensor]) -> float:
+    """The twin's score of a baseline; methods of a call that have the same one share it.
+
+    Args:
+        setting: the case and the score.
+        twin: the differentiable engine.
+        kind: what `volumes` were made from.
+        volumes: (1, *spatial) for each modality.
+    """
+    # Noise is drawn for each method by itself.
+    owner = setting.key if kind.WhichOneof("kind") == "normal_noise" else ""
+    key = ("baseline score", owner, kind.SerializeToString(deterministic=True))
+    score: float = setting.passes.remember(key, lambda: score_at(twin.scored(setting.score), volumes))[0]
+    return score
 
 
 def score_at(scored: torch.nn.Module, volumes: Sequence[torch.Tensor]) -> float:

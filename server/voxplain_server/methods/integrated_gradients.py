@@ -14,7 +14,7 @@ from voxplain_server.methods.baselines import baseline_volumes
 from voxplain_server.methods.bounds import outside
 from voxplain_server.methods.estimate import Estimate
 from voxplain_server.methods.expect import expect
-from voxplain_server.methods.input_gradients import as_maps, input_gradients, score_at
+from voxplain_server.methods.input_gradients import as_maps, baseline_score, case_score, free_forward
 from voxplain_server.methods.method import GradientMethod, Remark, Setting, Violation
 from voxplain_server.methods.parameter_defaults import zero_baseline
 from voxplain_server.methods.twin_remarks import twin_remarks
@@ -30,7 +30,9 @@ class IntegratedGradients:
     """phi = (x - b) sum_k w_k df/dx at b + a_k (x - b); a_k, w_k nodes and weights of Gauss-Legendre on (0, 1).
 
     Captum's IntegratedGradients, one node at a time. Its weights are rounded to float32; so are these, so that both agree
-    beyond that. The completeness gap is f(x) - f(b) - sum(phi), the error of the quadrature.
+    beyond that. Where all volumes pass through convolutions first, the weighted gradients are summed behind these and brought
+    to the volumes once, which is exact because convolutions are linear. The completeness gap is f(x) - f(b) - sum(phi), the
+    error of the quadrature.
     """
 
     name = "integrated-gradients"
@@ -67,23 +69,30 @@ class IntegratedGradients:
         import torch
 
         params = expect(setting.params, method_pb2.IntegratedGradients)
-        scored, case = twin.scored(setting.score), twin.tensors(setting.case.volumes)
+        free_forward(setting)
+        case, stems = twin.tensors(setting.case.volumes), twin.stems()
         baseline = twin.tensors(baseline_volumes(params.baseline, setting.case, seed=setting.seed, key=setting.key))
         differences = [volume - absent for volume, absent in zip(case, baseline, strict=True)]
-        integrals = [torch.zeros_like(each, dtype=torch.float64) for each in differences]
+        sums: list[torch.Tensor] = []
         for step, (node, weight) in enumerate(_nodes(params.steps)):
             ask(cancelled)
             point = [absent + node * each for absent, each in zip(baseline, differences, strict=True)]
-            for integral, gradient in zip(integrals, input_gradients(scored, point), strict=True):
-                integral.add_(gradient, alpha=weight)
+            passed = twin.forward_pass(setting.score, point, layers=stems, from_layers=bool(stems))
+            gradients = passed.layer_gradients() if stems else passed.gradients()
+            del passed
+            if not sums:
+                sums = [torch.zeros_like(gradient) for gradient in gradients]
+            for total, gradient in zip(sums, gradients, strict=True):
+                total.add_(gradient, alpha=weight)
             advanced(step + 1)
         ask(cancelled)
-        maps = as_maps([integral.mul_(each) for integral, each in zip(integrals, differences, strict=True)])
-        baseline_score = score_at(scored, baseline)
+        integrals = twin.through_stems(sums, case) if stems else sums
+        maps = as_maps([integral.double().mul_(each) for integral, each in zip(integrals, differences, strict=True)])
+        absent_score = baseline_score(setting, twin, params.baseline, baseline)
         return Estimate(
             maps=maps,
-            completeness_gap=score_at(scored, case) - baseline_score - float(sum(values.sum() for values in maps)),
-            baseline_score=baseline_score,
+            completeness_gap=case_score(setting, twin) - absent_score - float(sum(values.sum() for values in maps)),
+            baseline_score=absent_score,
             passes=params.steps,
         )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from voxplain.errors import UnsupportedByModel
 
 from voxplain_server.engines.engine import Differentiable
+from voxplain_server.methods.input_gradients import shared_forward
 from voxplain_server.methods.method import Setting
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def shared_layer_activations(
 ) -> tuple[tuple[LayerActivation, ...], bool]:
     """Sum each layer's channels with their mean gradients: sum_c (mean_s dscore/dA_c,s) A_c, before any ReLU.
 
-    All layers come from one forward pass, of which only what follows them is differentiated. The mean runs over the layer's
+    All layers come from one forward pass (the model's default layers from that of the other single-pass methods), of which only
+    what follows them is differentiated. The mean runs over the layer's
     spatial axes alone, so a model that takes slices apart has weights for each slice. The methods of a call share the pass.
 
     Args:
@@ -106,9 +108,6 @@ def slice_axis_of(setting: Setting, modality: int) -> int | None:
 
 
 def _activations(setting: Setting, twin: Differentiable, layers: tuple[str, ...]) -> tuple[LayerActivation, ...]:
-    import torch
-
-    scored = twin.scored(setting.score)
     try:
         modules = [twin.layer(setting.score, layer) for layer in layers]
         branches = [twin.modalities_of(layer) for layer in layers]
@@ -118,26 +117,15 @@ def _activations(setting: Setting, twin: Differentiable, layers: tuple[str, ...]
         raise UnsupportedByModel(
             "LAYERS_OVERLAP", "two layers read the same modality; name one layer for each branch", field="layers"
         )
-    captured: dict[torch.nn.Module, torch.Tensor] = {}
-
-    def capture(module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        # The graph begins here: what lies before the layer needs no gradient and keeps no activations.
-        captured[module] = output.detach().requires_grad_()
-        return captured[module]
-
-    hooks = [module.register_forward_hook(capture) for module in modules]
-    try:
-        with torch.enable_grad():
-            score = scored(*twin.tensors(setting.case.volumes))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    outputs = [captured[module] for module in modules]
-    if any(output.ndim < _SPATIAL_FROM + 1 for output in outputs):
+    if layers == setting.traits.default_cam_layers:
+        passed = shared_forward(setting, twin)
+    else:
+        passed = twin.forward_pass(setting.score, twin.tensors(setting.case.volumes), layers=modules, from_layers=True)
+    if any(output.ndim < _SPATIAL_FROM + 1 for output in passed.outputs):
         raise _not_spatial()
-    gradients = torch.autograd.grad(score[0], outputs)
+    outputs, gradients = passed.outputs, passed.layer_gradients()
     return tuple(
-        LayerActivation(layer, branch, _weighted(output.detach(), gradient))
+        LayerActivation(layer, branch, _weighted(output, gradient))
         for layer, branch, output, gradient in zip(layers, branches, outputs, gradients, strict=True)
     )
 

@@ -9,7 +9,8 @@ from typing import Any
 class PassCache:
     """Remembers what a pass through the twin gave, so that the methods of a call share it.
 
-    Gradient and input times gradient need one backward pass between them, guided backpropagation and guided Grad-CAM too. It
+    Gradient and input times gradient need one backward pass between them, guided backpropagation and guided Grad-CAM too, and
+    all of them one forward pass. It
     belongs to one case, one score and one twin: whoever holds a case keeps one beside it, and both go together.
     """
 
@@ -24,3 +25,7 @@ class PassCache:
         if made_now:
             self._made[key] = make()
         return self._made[key], made_now
+
+    def forget(self, key: Hashable) -> None:
+        """Let go of what is kept under a key; it is made again when somebody asks."""
+        self._made.pop(key, None)

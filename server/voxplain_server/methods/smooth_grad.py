@@ -13,7 +13,7 @@ from voxplain_server.methods.bounds import outside
 from voxplain_server.methods.draws import philox
 from voxplain_server.methods.estimate import Estimate
 from voxplain_server.methods.expect import expect
-from voxplain_server.methods.input_gradients import input_gradients
+from voxplain_server.methods.input_gradients import free_forward
 from voxplain_server.methods.method import GradientMethod, Remark, Setting, Violation
 from voxplain_server.methods.running_mean import RunningMean
 from voxplain_server.methods.twin_remarks import twin_remarks
@@ -65,14 +65,15 @@ class SmoothGrad:
         Cancelled in between, it gives the mean over the samples done.
         """
         params = expect(setting.params, method_pb2.SmoothGrad)
-        scored, case = twin.scored(setting.score), twin.tensors(setting.case.volumes)
+        free_forward(setting)
+        case = twin.tensors(setting.case.volumes)
         mean = RunningMean()
         for sample in range(params.samples):
             if mean.stops(cancelled):
                 break
             noise = twin.tensors(sample_noise(setting, sample))
             point = [volume + params.noise_std * each for volume, each in zip(case, noise, strict=True)]
-            gradients = input_gradients(scored, point)
+            gradients = twin.forward_pass(setting.score, point).gradients()
             mean.add([gradient.abs() for gradient in gradients] if params.absolute else gradients)
             advanced(sample + 1)
         return Estimate(
