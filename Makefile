@@ -8,7 +8,7 @@ CONTRACT := $(wildcard proto/voxplain/*/*.proto proto/voxplain/*/*/*.proto)
 EXTRA ?= server
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stubs lint types floors contract release-contract unit test bench bench-full demo clean
+.PHONY: help setup stubs lint types floors contract release-contract unit test monitoring-test bench bench-full demo clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -45,6 +45,9 @@ unit: setup ## pytest alone
 	$(BIN)/python -m pytest
 
 test: lint types floors contract unit ## All that must hold: the one command before a commit
+
+monitoring-test: setup ## Real Prometheus and Alertmanager (Debian's) watch a server under load: rules, alerts, every panel (2 minutes)
+	VOXPLAIN_TOOLS="promtool prometheus prometheus-alertmanager" $(BIN)/python -m pytest -q tests/monitoring/real_stack.py
 
 bench: setup ## Measure speed and memory beside their bounds; writes docs/benchmarks.md and bench.json (45 minutes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA),dev,bench]'

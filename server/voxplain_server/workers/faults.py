@@ -68,7 +68,11 @@ def _translate(error: BaseException) -> VoxplainError:
 
 
 def _tell(event: str, fault_id: str, error: BaseException, *, kind: type[BaseException]) -> None:
-    frames = traceback.extract_tb(error.__traceback__)[-6:]
+    # What imports pass through on their way says nothing.
+    passed = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen importlib")
+    ]
+    frames = passed[-6:]
     where = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))[:200]
     told = {"event": event, "fault_id": fault_id, "kind": kind.__name__, "where": where}
     sys.stderr.write(f"{STDERR_MARK}{json.dumps(told)}\n")
