@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import Any
 
 import grpc
 from voxplain import wire
@@ -42,8 +43,7 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _repeat(self, work: object) -> None:
-        assert callable(work)
+    def _repeat(self, work: Callable[[grpc.Channel], None]) -> None:
         with grpc.insecure_channel(self._address) as channel:
             while not self._over.is_set():
                 try:
@@ -73,7 +73,7 @@ class Load:
         time.sleep(0.2)
         catalog_pb2_grpc.CatalogServiceStub(channel).GetModel(catalog_pb2.GetModelRequest(name="jane-doe"))
 
-    def _call(self, channel: grpc.Channel, methods: list[method_pb2.Method]) -> grpc.CallIterator[bytes]:
+    def _call(self, channel: grpc.Channel, methods: list[method_pb2.Method]) -> Any:
         spec = explain_pb2.ExplainSpec(model=self._bundle.name, tensors=self._bundle.headers(), methods=methods)
         spec.snapshot_interval.FromMilliseconds(100)
 

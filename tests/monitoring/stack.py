@@ -67,7 +67,7 @@ class Stack:
 def running_stack(folder: Path, *, metrics_url: str) -> Iterator[Stack]:
     """Scrape a server every second, with the shipped rules; only how long an alert must hold is shortened, to a second."""
     ports = _free_ports(2)
-    stack = Stack(*(f"http://127.0.0.1:{port}" for port in ports))
+    stack = Stack(prometheus=f"http://127.0.0.1:{ports[0]}", alertmanager=f"http://127.0.0.1:{ports[1]}")
     receiver = HTTPServer(("127.0.0.1", 0), _receiver(stack.notified))
     threading.Thread(target=receiver.serve_forever, daemon=True).start()
     rules = re.sub(r"\bfor: \w+", "for: 1s", re.sub(r"interval: \w+", "interval: 1s", RULES.read_text()))
