@@ -185,6 +185,7 @@ def _pool_settings(settings: Settings) -> PoolSettings:
         threads_per_worker=settings.threads_per_worker,
         device=settings.device,
         engine=settings.engine,
+        cache=settings.cache,
         max_loaded_models=limits.loaded_models,
         # The front lets in so many and no more; the pool's own limit must not be the smaller one.
         queue_limit=limits.queue_length + settings.workers,

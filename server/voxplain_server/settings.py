@@ -66,6 +66,7 @@ class Settings:
         threads_per_worker: compute threads of each.
         device: where they compute.
         engine: which engine evaluates perturbed cases.
+        cache: folder where it is kept what was measured of each model; None: it is measured at every start.
         reflection: whether the service describes itself to generic clients.
         insecure: whether plaintext may leave this host, and anybody may call.
         access: certificates, tokens and policy of the service port.
@@ -83,6 +84,7 @@ class Settings:
     threads_per_worker: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
     engine: EnginePreference = "auto"
+    cache: Path | None = None
     reflection: bool = False
     insecure: bool = False
     access: Access = field(default_factory=Access)
@@ -137,6 +139,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         threads_per_worker=given.threads_per_worker or max(1, available_cpus() // max(1, given.workers)),
         device=given.device,
         engine=given.engine,
+        cache=given.cache,
         reflection=given.reflection,
         insecure=given.insecure,
         access=Access(**{each.name: getattr(given, each.name) for each in fields(Access)}),
@@ -157,7 +160,7 @@ def _check(settings: Settings) -> None:
     if settings.device not in ("cpu", "cuda"):
         raise SettingsRefused("--device must be cpu or cuda")
     if settings.engine not in get_args(EnginePreference):
-        raise SettingsRefused("--engine must be auto, onnxruntime or incremental")
+        raise SettingsRefused("--engine must be auto, onnxruntime, torch or incremental")
     for name in ("port", "health_port", "metrics_port"):
         if not 0 <= getattr(settings, name) <= 65535:
             raise SettingsRefused(f"--{name.replace('_', '-')} must lie between 0 and 65535")
@@ -198,7 +201,8 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("workers", int, 1, "compute processes")
     add("threads_per_worker", int, None, "compute threads of each worker (default: the container's processors, divided)")
     add("device", str, "cpu", "where workers compute: cpu, or cuda for an NVIDIA GPU")
-    add("engine", str, "auto", "what evaluates perturbed cases: onnxruntime, incremental, or auto for the faster one")
+    add("engine", str, "auto", "what evaluates perturbed cases: onnxruntime, torch, incremental, or auto for the fastest")
+    add("cache", Path, None, "folder for what is measured of each model, once for a host (default: measured at every start)")
     add("tls_cert", Path, None, "PEM file of the server's certificate chain; read again when it changes")
     add("tls_key", Path, None, "PEM file of its private key")
     add("tls_client_ca", Path, None, "PEM file of the authorities of client certificates; each client must show one then")

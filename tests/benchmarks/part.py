@@ -31,6 +31,7 @@ PARTS: dict[str, str] = {
     "equal-error": "equal_error:measure",
     "memory": "memory:measure",
     "each-method": "each_method:measure",
+    "estimates": "estimates:measure",
     "call": "whole_call:measure",
 }
 """Name -> module and function. `call` comes last: it adds up what Captum took in the parts before it."""

@@ -37,6 +37,10 @@ class ChangeTable:
         self._starts: list[list[int]] = []
         self._stops: list[list[int]] = []
 
+    def __len__(self) -> int:
+        """Regions looked at so far."""
+        return len(self._alive)
+
     def rows(self, perturbation: Perturbation) -> Rows:
         """The changes that a perturbation is made of; none where it changes nothing."""
         found = (self._row(region, perturbation.source) for region in perturbation.regions)

@@ -36,15 +36,16 @@ from voxplain_server.graph.onnx_graph import Graph
 from voxplain_server.graph.shape_reading import ExactShape, read_shapes
 from voxplain_server.graph.twin import build_twin
 from voxplain_server.models.case import Case
+from voxplain_server.models.engine_choice import MAX_SHARE
 from voxplain_server.models.model import Model
 from voxplain_server.models.score import Score
 
-MAX_SHARE = 0.5
-"""A perturbation that takes a larger share of a whole pass goes through the dense engine."""
 CROP_BYTES = 256 << 20
 """Crops that are in memory at one time, on all streams together."""
 _MOST_CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 256 << 20}
 _READ_AT_ONCE = 1024
+_MOST_KNOWN = 4096
+"""Regions that are kept in mind from one call to the next."""
 _FLOPS_PER_CALL = {"cpu": 5e6, "cuda": 5e8}
 """Operations that take as long as starting one layer."""
 
@@ -111,6 +112,7 @@ class IncrementalEvaluator:
         self._prepared: dict[tuple[ExactShape, ...], _Prepared] = {}
         self._held: _Held | None = None
         self._dense_base: tuple[Case, Score, float] | None = None
+        self._known: tuple[Case, ChangeTable] | None = None
         self._interrupted = False
         self.batches: Counter[int] = Counter()
         on_host = self._device.type == "cpu"
@@ -118,8 +120,8 @@ class IncrementalEvaluator:
 
     @property
     def name(self) -> str:
-        """Stands in plans and records: "incremental-cpu" or "incremental-cuda"."""
-        return f"incremental-{self._device.type}"
+        """Stands in plans and records: see `incremental_name`."""
+        return incremental_name(self._dense.name)
 
     def answer(self, case: Case) -> npt.NDArray[np.float32]:
         """The raw answer on the unperturbed case, alone in its batch: as Score.of takes it."""
@@ -188,7 +190,7 @@ class IncrementalEvaluator:
 
     def forget(self) -> None:
         """Let go of the case and of what was computed of it."""
-        self._held = self._dense_base = None
+        self._held = self._dense_base = self._known = None
 
     def shrink(self) -> None:
         """Give back the memory that is kept between calls; call it after a job."""
@@ -250,7 +252,12 @@ class IncrementalEvaluator:
         )
 
     def _table(self, prepared: _Prepared, case: Case) -> ChangeTable:
-        return ChangeTable(self._layout, case.volumes, [prepared.locality.shapes[name] for name in prepared.locality.inputs])
+        """The changes of this case looked at so far: features are the same in every block. Windows are not, so it starts anew
+        before it grows large; what it knows decides no score."""
+        if self._known is None or self._known[0] is not case or len(self._known[1]) > _MOST_KNOWN:
+            shapes = [prepared.locality.shapes[name] for name in prepared.locality.inputs]
+            self._known = (case, ChangeTable(self._layout, case.volumes, shapes))
+        return self._known[1]
 
     def _prepare(self, case: Case) -> _Prepared:
         volumes = [torch.empty((1, *volume.shape), device="meta") for volume in case.volumes]
@@ -295,3 +302,9 @@ class IncrementalEvaluator:
         """(perturbations, ...) as Score.of takes it."""
         table: npt.NDArray[Any] = answers.cpu().numpy()
         return table[:, 0] if self._model.output.has_batch_axis else table
+
+
+def incremental_name(dense: str) -> str:
+    """Name of the engine that leaves whole passes to another: "incremental-cpu" where that is ONNX Runtime, else the other's
+    name after "incremental-", such as "incremental-torch-cpu"."""
+    return f"incremental-{dense.removeprefix('onnxruntime-')}"

@@ -15,6 +15,7 @@ from voxplain_server.engines.batched_scores import batched_scores
 from voxplain_server.engines.device_buffer import DeviceBuffer
 from voxplain_server.engines.engine import Cancelled
 from voxplain_server.engines.layout import assemble_tensors
+from voxplain_server.engines.lean_forward import lean_forward
 from voxplain_server.engines.memory_format import channels_last
 from voxplain_server.engines.perturbation import Perturbation
 from voxplain_server.engines.torch_engine import placed_twin
@@ -46,7 +47,7 @@ class TorchEvaluator:
         self._model = model
         self._device = torch.device(device)
         self._dtype = dtype
-        self._twin = placed_twin(twin, device=self._device, dtype=dtype, threads=threads)
+        self._twin = lean_forward(placed_twin(twin, device=self._device, dtype=dtype, threads=threads))
 
     @property
     def name(self) -> str:

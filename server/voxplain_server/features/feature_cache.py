@@ -1,4 +1,4 @@
-"""Groupings of one case, made once."""
+"""Groupings and baselines of one case, made once."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from voxplain_server.features.feature_set import FeatureSet, Labels
 
-Made = TypeVar("Made", FeatureSet, Labels)
+Volumes = tuple[npt.NDArray[np.float32], ...]
+Made = TypeVar("Made", FeatureSet, Labels, Volumes)
 
 
 class FeatureCache:
-    """Remembers what was grouped for one case, so that the methods of a call share supervoxels.
+    """Remembers what was made of one case, so that the methods of a call share supervoxels and baselines.
 
     It belongs to one case: whoever holds a case keeps one beside it, and both go together.
 
@@ -24,7 +28,7 @@ class FeatureCache:
 
     def __init__(self, *, threads: int = 1) -> None:
         self._threads = threads
-        self._made: dict[Hashable, FeatureSet | Labels] = {}
+        self._made: dict[Hashable, FeatureSet | Labels | Volumes] = {}
 
     def remember(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """What is kept under a key, made on the first asking."""

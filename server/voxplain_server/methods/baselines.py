@@ -7,11 +7,14 @@ import numpy.typing as npt
 from voxplain.errors import InvalidSpec, UnsupportedByModel
 from voxplain.v1 import method_pb2
 
+from voxplain_server.features.feature_cache import FeatureCache
 from voxplain_server.methods.draws import philox
 from voxplain_server.models.case import Case, Volumes
 
 
-def baseline_volumes(baseline: method_pb2.Baseline, case: Case, *, seed: int, key: str) -> Volumes:
+def baseline_volumes(
+    baseline: method_pb2.Baseline, case: Case, *, seed: int, key: str, cache: FeatureCache | None = None
+) -> Volumes:
     """Make the baseline of a case, in normalised units on the model's grid.
 
     Args:
@@ -19,6 +22,7 @@ def baseline_volumes(baseline: method_pb2.Baseline, case: Case, *, seed: int, ke
         case: the case; the client's baseline and the background cases come with it.
         seed: the call's seed; only normal noise draws.
         key: the method's key in the call, the name of its draws.
+        cache: what was made for this case before: a baseline that draws nothing is the same for all methods.
 
     Returns:
         One read-only C-contiguous float32 array (*spatial) for each modality.
@@ -27,6 +31,13 @@ def baseline_volumes(baseline: method_pb2.Baseline, case: Case, *, seed: int, ke
         voxplain.errors.InvalidSpec: BASELINE_NOT_SENT or NO_SUCH_BACKGROUND_CASE.
         voxplain.errors.UnsupportedByModel: BASELINE_GRID_DIFFERS, the background case has another shape.
     """
+    if cache is not None and baseline.WhichOneof("kind") != "normal_noise":
+        name = ("baseline", baseline.SerializeToString(deterministic=True))
+        return cache.remember(name, lambda: _made(baseline, case, seed=seed, key=key))
+    return _made(baseline, case, seed=seed, key=key)
+
+
+def _made(baseline: method_pb2.Baseline, case: Case, *, seed: int, key: str) -> Volumes:
     kind = baseline.WhichOneof("kind")
     if kind == "zero":
         made = tuple(np.zeros(volume.shape, dtype=np.float32) for volume in case.volumes)

@@ -10,6 +10,7 @@ from voxplain.errors import InvalidSpec
 
 from voxplain_server.engines.perturbation import Perturbation
 from voxplain_server.methods.estimate import Estimate
+from voxplain_server.methods.fingerprint import CaseContent, Fingerprints
 from voxplain_server.methods.game import Game
 from voxplain_server.methods.plan import Block, cut
 from voxplain_server.methods.regression import Fit, fit_linear
@@ -64,6 +65,15 @@ class CoalitionPlan:
     def unchanged(self) -> npt.NDArray[np.bool_]:
         """The coalition of all players."""
         return np.asarray(self.coalitions.all(axis=1), dtype=np.bool_)
+
+    @property
+    def distinct(self) -> bool:
+        """Equal draws are one evaluation."""
+        return True
+
+    def fingerprints(self, content: CaseContent) -> Fingerprints:
+        """Sums over the absent players."""
+        return self.game.fingerprints(content, ~self.coalitions)
 
     def perturbation(self, index: int) -> Perturbation:
         """Absent players take their baseline."""

@@ -17,6 +17,7 @@ from voxplain_server.methods.baselines import baseline_volumes
 from voxplain_server.methods.estimate import Estimate, FeatureValues
 from voxplain_server.methods.expect import expect
 from voxplain_server.methods.feature_grouping import count_features, group_features
+from voxplain_server.methods.fingerprint import CaseContent, Fingerprints
 from voxplain_server.methods.method import Remark, Setting, Violation
 from voxplain_server.methods.parameter_defaults import slic_grouping, zero_baseline
 from voxplain_server.methods.plan import Block, Plan, cut
@@ -59,6 +60,15 @@ class FeatureAblationPlan:
     def features(self) -> int | None:
         """Features that the baseline changes."""
         return int((~self.unchanged).sum())
+
+    @property
+    def distinct(self) -> bool:
+        """Every feature is switched once."""
+        return True
+
+    def fingerprints(self, content: CaseContent) -> Fingerprints:
+        """Of one feature each."""
+        return content.of_features(self.grouped, self.source)[self.order]
 
     def perturbation(self, index: int) -> Perturbation:
         """One feature at its baseline."""
@@ -103,7 +113,7 @@ class FeatureAblation:
         """
         params = expect(setting.params, method_pb2.FeatureAblation)
         features = group_features(params.grouping, setting.case, setting.features)
-        source = baseline_volumes(params.baseline, setting.case, seed=setting.seed, key=setting.key)
+        source = baseline_volumes(params.baseline, setting.case, seed=setting.seed, key=setting.key, cache=setting.features)
         voxels = sum(np.bincount(labels.ravel(), minlength=features.count) for labels in features.labels)
         order = np.argsort(-voxels, kind="stable")[: int(np.count_nonzero(voxels))]
         return FeatureAblationPlan(

@@ -18,6 +18,7 @@ from voxplain_server.methods.baselines import background_case
 from voxplain_server.methods.estimate import Estimate, FeatureValues
 from voxplain_server.methods.expect import expect
 from voxplain_server.methods.feature_grouping import count_features, group_features
+from voxplain_server.methods.fingerprint import CaseContent, Fingerprints
 from voxplain_server.methods.method import Remark, Setting, Violation
 from voxplain_server.methods.parameter_defaults import slic_grouping
 from voxplain_server.methods.plan import Block, Plan, cut
@@ -61,6 +62,15 @@ class DonorPlan:
     def features(self) -> int | None:
         """Features that are switched."""
         return int(self.switched.size)
+
+    @property
+    def distinct(self) -> bool:
+        """Two donors may agree on a feature."""
+        return len(self.donors) == 1
+
+    def fingerprints(self, content: CaseContent) -> Fingerprints:
+        """Of one feature each, donor by donor."""
+        return np.concatenate([content.of_features(self.grouped, donor)[self.switched] for donor in self.donors])
 
     def perturbation(self, index: int) -> Perturbation:
         """One feature of one donor."""

@@ -14,6 +14,7 @@ from voxplain_server.features.feature_set import FeatureSet
 from voxplain_server.methods.baselines import baseline_volumes
 from voxplain_server.methods.estimate import FeatureValues
 from voxplain_server.methods.feature_grouping import group_features
+from voxplain_server.methods.fingerprint import CaseContent, Fingerprints
 from voxplain_server.methods.method import Setting
 from voxplain_server.models.case import Volumes
 
@@ -40,6 +41,14 @@ class Game:
         regions = tuple(region for feature in features for region in self.features.regions(int(feature)))
         return Perturbation(regions=regions, source=self.source)
 
+    def fingerprints(self, content: CaseContent, absent: npt.NDArray[np.bool_]) -> Fingerprints:
+        """(coalitions, 2) of cases in which the players of a row of `absent`, (coalitions, players), are at their baseline."""
+        each = content.of_features(self.features, self.source)[self.players]
+        sums = np.zeros((absent.shape[0], 2), np.uint64)
+        for player, rows in enumerate(absent.T):
+            sums[rows] += each[player]
+        return sums
+
     def feature_values(
         self, values: npt.NDArray[np.float64], standard_errors: npt.NDArray[np.float64] | None = None
     ) -> FeatureValues:
@@ -63,6 +72,6 @@ def open_game(setting: Setting, baseline: method_pb2.Baseline, grouping: method_
         voxplain.errors.VoxplainError: the case lacks what the baseline or the grouping needs.
     """
     features = group_features(grouping, setting.case, setting.features)
-    source = baseline_volumes(baseline, setting.case, seed=setting.seed, key=setting.key)
+    source = baseline_volumes(baseline, setting.case, seed=setting.seed, key=setting.key, cache=setting.features)
     players = np.flatnonzero(changed_features(features, setting.case.volumes, source))
     return Game(features=features, players=players, source=source, base_score=setting.base_score)

@@ -64,7 +64,7 @@ class Setting:
         key: the method's key in the call.
         traits: facts about the model's graph.
         block_size: evaluations in one block.
-        features: groupings already made for this case; one for all methods of a call saves their supervoxels.
+        features: groupings and baselines already made for this case; one for all methods of a call saves making them again.
         passes: gradient passes already done for this case and score; one for all methods of a call saves their passes.
     """
 

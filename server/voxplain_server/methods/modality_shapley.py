@@ -17,6 +17,7 @@ from voxplain_server.features.region import Region
 from voxplain_server.methods.baselines import baseline_volumes
 from voxplain_server.methods.estimate import Estimate
 from voxplain_server.methods.expect import expect
+from voxplain_server.methods.fingerprint import CaseContent, Fingerprints
 from voxplain_server.methods.method import Remark, Setting, Violation
 from voxplain_server.methods.parameter_defaults import zero_baseline
 from voxplain_server.methods.plan import Block, Plan, cut
@@ -68,6 +69,19 @@ class ModalityPlan:
         same = np.zeros(self.evaluations, dtype=np.bool_)
         same[-1] = True
         return same
+
+    @property
+    def distinct(self) -> bool:
+        """Every coalition is met once."""
+        return True
+
+    def fingerprints(self, content: CaseContent) -> Fingerprints:
+        """Sums over the absent modalities."""
+        each = content.of_modalities(self.source)
+        sums = np.zeros((self.evaluations, 2), np.uint64)
+        for player, modality in enumerate(self.players):
+            sums[np.arange(self.evaluations) >> player & 1 == 0] += each[modality]
+        return sums
 
     def perturbation(self, index: int) -> Perturbation:
         """Absent modalities take their baseline, whole."""
@@ -121,7 +135,7 @@ class ModalityShapley:
         case = setting.case
         if len(case.volumes) > MAX_MODALITIES:
             raise UnsupportedByModel("TOO_MANY_MODALITIES", f"at most {MAX_MODALITIES} modalities have few enough coalitions")
-        source = baseline_volumes(params.baseline, case, seed=setting.seed, key=setting.key)
+        source = baseline_volumes(params.baseline, case, seed=setting.seed, key=setting.key, cache=setting.features)
         changed = [bool((ours != theirs).any()) for ours, theirs in zip(case.volumes, source, strict=True)]
         return ModalityPlan(
             modalities=len(case.volumes),

@@ -134,7 +134,7 @@ class Occlusion:
         windows = tuple(_sliding_window(params, volume.shape) for volume in case.volumes)
         if sum(each.places for each in windows) > MAX_EVALUATIONS:
             raise InvalidSpec("TOO_MANY_EVALUATIONS", "use a larger window and stride", field="occlusion.stride")
-        fill = baseline_volumes(params.fill, case, seed=setting.seed, key=setting.key)
+        fill = baseline_volumes(params.fill, case, seed=setting.seed, key=setting.key, cache=setting.features)
         order = _coarse_to_fine(windows)
         same = [
             each.sums_over_places(volume != filled) == 0

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxplain_server.engines.perturbation import Perturbation
+from voxplain_server.methods.fingerprint import CaseContent, Fingerprints
 from voxplain_server.methods.game import Game
 from voxplain_server.methods.plan import Block, cut
 
@@ -65,6 +66,17 @@ class PairPlan:
         same[self.start :: 2] = self.first.all(axis=1)
         same[self.start + 1 :: 2] = ~self.first.any(axis=1)
         return same
+
+    @property
+    def distinct(self) -> bool:
+        """Pairs are distinct, and the ends are no pair."""
+        return True
+
+    def fingerprints(self, content: CaseContent) -> Fingerprints:
+        """Sums over the absent players."""
+        ends = np.array([[False], [True]]).repeat(self.game.players.size, axis=1)[: self.start]
+        pairs = np.stack([~self.first, self.first], axis=1).reshape(-1, self.game.players.size)
+        return self.game.fingerprints(content, np.concatenate([ends, pairs]))
 
     def perturbation(self, index: int) -> Perturbation:
         """Absent players take their baseline."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from voxplain_server.engines.perturbation import Perturbation
 from voxplain_server.methods.draws import philox
+from voxplain_server.methods.fingerprint import CaseContent, Fingerprints
 from voxplain_server.methods.game import Game
 from voxplain_server.methods.plan import Block
 
@@ -71,6 +72,18 @@ class WalkPlan:
         if self.players:
             same[self.players :: self.players] = True
         return same
+
+    @property
+    def distinct(self) -> bool:
+        """Walks meet: all begin alike, and small or large coalitions often are the same."""
+        return False
+
+    def fingerprints(self, content: CaseContent) -> Fingerprints:
+        """What is absent after a step: everything but what has come so far."""
+        each = content.of_features(self.game.features, self.game.source)[self.game.players]
+        everyone = each.sum(axis=0, dtype=np.uint64)
+        present = [np.cumsum(each[self.order(walk)], axis=0, dtype=np.uint64) for walk in range(self.walks)]
+        return np.asarray(everyone - np.concatenate([np.zeros((1, 2), np.uint64), *present]), dtype=np.uint64)
 
     def order(self, walk: int) -> npt.NDArray[np.int64]:
         """The order in which a walk adds the players, uniform over all orders."""

@@ -9,10 +9,12 @@ import typing
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from voxplain_server.models.model import Model
 from voxplain_server.models.traits import ModelTraits
+
+Kind = TypeVar("Kind")
 
 
 def model_to_json(model: Model, traits: ModelTraits) -> bytes:
@@ -32,6 +34,24 @@ def model_from_json(description: bytes) -> tuple[Model, ModelTraits]:
         return _restored(Model, whole["model"]), _restored(ModelTraits, whole["traits"])
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("not the description of a model") from error
+
+
+def to_json(value: Any) -> bytes:
+    """A dataclass as JSON in UTF-8."""
+    return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+def from_json(kind: type[Kind], description: bytes) -> Kind:
+    """Restore what `to_json` wrote.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        restored: Kind = _restored(kind, json.loads(description))
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"not the description of a {kind.__name__}") from error
+    return restored
 
 
 def _plain(value: Any) -> Any:

@@ -24,6 +24,8 @@ class ModelTraits:
         has_max_pool: whether the graph pools by maxima.
         evaluation_seconds: measured time of one evaluation on this host.
         evaluation_voxels: voxels of all modalities of the case on which it was measured; 0: not known.
+        gradient_seconds: measured time of one forward and backward pass of the twin on that case; 0: not measured.
+        slic_seconds_per_voxel: measured time of making supervoxels on this host, for each voxel that is not zero.
         background_cases: background cases held by the bundle.
         engine_choice: which engine evaluates perturbed cases; None: nobody chose, whole passes do.
     """
@@ -37,6 +39,8 @@ class ModelTraits:
     has_max_pool: bool = False
     evaluation_seconds: float = 0.0
     evaluation_voxels: int = 0
+    gradient_seconds: float = 0.0
+    slic_seconds_per_voxel: float = 0.0
     background_cases: int = 0
     engine_choice: EngineChoice | None = None
 
@@ -44,8 +48,17 @@ class ModelTraits:
 
     def evaluation_seconds_of(self, shapes: Iterable[tuple[int, ...]]) -> float:
         """Estimated time of one evaluation of a case with modalities of these shapes: work grows as the voxels do."""
-        voxels = sum(math.prod(shape) for shape in shapes)
-        return self.evaluation_seconds * (voxels / self.evaluation_voxels if self.evaluation_voxels else 1.0)
+        return self.evaluation_seconds * self.growth(shapes)
+
+    def whole_pass_seconds_of(self, shapes: Iterable[tuple[int, ...]]) -> float:
+        """The same for one evaluation among many by the engine of whole passes that was chosen."""
+        choice = self.engine_choice
+        measured = choice.dense_seconds if choice is not None and choice.dense_seconds else self.evaluation_seconds
+        return measured * self.growth(shapes)
+
+    def growth(self, shapes: Iterable[tuple[int, ...]]) -> float:
+        """Voxels of modalities of these shapes over those of the case that was measured on."""
+        return sum(math.prod(shape) for shape in shapes) / self.evaluation_voxels if self.evaluation_voxels else 1.0
 
     @property
     def has_twin(self) -> bool:

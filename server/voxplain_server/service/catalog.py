@@ -105,14 +105,16 @@ class CatalogAnswers(catalog_pb2_grpc.CatalogServiceServicer):
                     method_key=method.key,
                     evaluations=evaluations,
                     blocks=0 if gradients else -(-evaluations // execution.block_size),
-                    estimated_duration=_duration(checked.estimated_seconds[method.key]),
+                    estimated_duration=_duration(checked.expected.methods[method.key]),
                     features=checked.features.get(method.key),
                     engine=_gradient_engine(entry.engine) if gradients else execution.engine,
                 )
             )
         return catalog_pb2.EstimateExplanationResponse(
             plans=plans,
-            estimated_duration=_duration(sum(checked.estimated_seconds.values())),
+            estimated_duration=_duration(checked.expected.total),
+            preparing_duration=_duration(checked.expected.preparing),
+            transfer_duration=_duration(checked.expected.transfer),
             reserved_bytes=checked.reserved_bytes,
             queue_position=self._admission.ahead,
         )

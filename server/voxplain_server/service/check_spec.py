@@ -25,9 +25,7 @@ from voxplain_server.service.spec_references import check_references, describe_u
 from voxplain_server.settings import Limits
 from voxplain_server.workers.catalog import Catalog, CatalogEntry
 from voxplain_server.workers.execution import differences, resolve_execution
-
-BACKWARD_COST = 3.0
-"""A gradient pass takes about three times as long as an evaluation: one forward and twice that backward."""
+from voxplain_server.workers.expected_time import ExpectedTime, expect_time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +38,7 @@ class CheckedSpec:
         cautions: what the caller should know.
         evaluations: by method key, as planned on the declared shapes.
         features: by method key, for methods that have features and a grouping that tells about how many before it is made.
-        estimated_seconds: by method key, from the measured time of one evaluation, scaled to the voxels of this case.
+        expected: what it will take, from counted work and measured rates.
         reserved_bytes: what the call holds of the ledger.
     """
 
@@ -49,7 +47,7 @@ class CheckedSpec:
     cautions: tuple[explain_pb2.Caution, ...]
     evaluations: dict[str, int]
     features: dict[str, int]
-    estimated_seconds: dict[str, float]
+    expected: ExpectedTime
     reserved_bytes: int
 
 
@@ -90,14 +88,25 @@ def check_spec(spec: explain_pb2.ExplainSpec, catalog: Catalog, limits: Limits) 
         ),
         evaluations=resolver.evaluations,
         features=resolver.features,
-        estimated_seconds=resolver.estimated_seconds,
+        expected=expect_time(
+            resolved,
+            traits,
+            evaluations=resolver.evaluations,
+            shapes=[grid.shape for grid in grids],
+            engine=_execution(resolved, entry).engine,
+            threads=entry.description.execution.threads_per_worker,
+        ),
         reserved_bytes=reserved_bytes(resolved, grids),
     )
 
 
 def _cautions_of_execution(spec: explain_pb2.ExplainSpec, entry: CatalogEntry) -> list[explain_pb2.Caution]:
+    return differences(spec.execution, _execution(spec, entry))
+
+
+def _execution(spec: explain_pb2.ExplainSpec, entry: CatalogEntry) -> explain_pb2.Execution:
     threads = entry.description.execution.threads_per_worker
-    return differences(spec.execution, resolve_execution(entry.model, spec, engine=entry.engine, threads=threads))
+    return resolve_execution(entry.model, spec, engine=entry.engine, engines=entry.engines, threads=threads)
 
 
 def _fill_target(target: explain_pb2.Target, model: Model) -> None:
@@ -116,12 +125,10 @@ class _Resolver:
         self._model = model
         self._traits = traits
         self._shapes = [grid.shape for grid in grids]
-        self._evaluation_seconds = traits.evaluation_seconds_of(self._shapes)
         self._one_grid = one_grid
         self.cautions: list[explain_pb2.Caution] = []
         self.evaluations: dict[str, int] = {}
         self.features: dict[str, int] = {}
-        self.estimated_seconds: dict[str, float] = {}
 
     def resolve(self, asked: method_pb2.Method, field: str) -> method_pb2.Method:
         resolved, violations = resolve_method(asked, self._model, shapes=self._shapes, one_grid=self._one_grid)
@@ -140,8 +147,6 @@ class _Resolver:
         grouping = getattr(params, "grouping", None)
         if isinstance(grouping, method_pb2.FeatureGrouping) and grouping.WhichOneof("kind") != "label_map":
             self.features[resolved.key] = count_features(grouping, self._shapes)
-        cost = BACKWARD_COST if method.needs_gradients else 1.0
-        self.estimated_seconds[resolved.key] = count * cost * self._evaluation_seconds
         return resolved
 
     def _count(self, method: Method, params: Message) -> int:

@@ -241,7 +241,8 @@ class _Call:
             tensors=self._places,
             memory=self._upload.memory,
             cautions=self._checked.cautions,
-            estimated_seconds=self._checked.estimated_seconds,
+            estimated_seconds=dict(self._checked.expected.methods),
+            preparing_seconds=self._checked.expected.preparing,
             deadline_s=deadline,
             entry=self._checked.entry,
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +17,7 @@ from voxplain.volume import Geometry
 from voxplain.worker.v1 import worker_pb2
 
 from voxplain_server.engines.onnx_engine import OnnxEngine
+from voxplain_server.features.supervoxels import slic_labels
 from voxplain_server.graph.cam_layer import find_cam_layer
 from voxplain_server.graph.dependence import dependence
 from voxplain_server.graph.onnx_graph import Graph
@@ -30,12 +33,17 @@ from voxplain_server.models.nifti_file import read_nifti
 from voxplain_server.models.traits import ModelTraits
 from voxplain_server.workers.engine_probe import choose_engine
 from voxplain_server.workers.faults import describe_fault
+from voxplain_server.workers.host_facts import device_name, package_versions
+from voxplain_server.workers.measurement_cache import Measurement, MeasurementCache, measurement_key
 from voxplain_server.workers.model_description import describe_model
+from voxplain_server.workers.probe_timing import any_score, timed
 
 PROBES = 2
 PROBE_EDGES = (32, 64, 96, 16)
 """Voxels tried on axes of any size: networks with several poolings cannot read small ones."""
 PROBE_SLICES = 4
+SLIC_EDGE = 24
+"""Voxels along each axis of the volume on which making supervoxels is timed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,17 +74,50 @@ def check_bundle(asked: worker_pb2.Check, *, threads: int, device: Literal["cpu"
         message = "ONNX Runtime cannot load the model file. Run it there once yourself, and export it anew."
         raise UnsupportedByModel("ONNX_RUNTIME_REFUSED", message) from None
     answered = _probe(model, evaluator)
-    began_at = time.monotonic()
-    evaluator.answer(answered[0].case)
-    seconds = time.monotonic() - began_at
-    traits = _traits(loaded, answered, seconds, threads=threads, device=device)
-    choice = choose_engine(
-        loaded, evaluator, answered[0].case, preferred=asked.engine, pass_seconds=seconds, threads=threads, device=device
+    cache = MeasurementCache(Path(asked.cache) if asked.cache else None)
+    key = measurement_key(_facts(model, asked.engine, threads=threads, device=device))
+    measured = cache.find(key)
+    traits = _traits(loaded, answered, threads=threads, device=device)
+    if measured is None:
+        measured = _measure(loaded, evaluator, answered[0], traits, preferred=asked.engine, threads=threads, device=device)
+        cache.keep(key, measured)
+    choice = measured.engine_choice
+    traits = replace(
+        traits,
+        evaluation_seconds=measured.evaluation_seconds,
+        gradient_seconds=measured.gradient_seconds,
+        slic_seconds_per_voxel=measured.slic_seconds_per_voxel,
+        engine_choice=choice,
     )
-    traits = replace(traits, engine_choice=choice)
     return worker_pb2.Checked(
         model_json=model_to_json(model, traits), description=describe_model(model, traits), engine=choice.engine
     )
+
+
+def _measure(
+    loaded: LoadedModel,
+    evaluator: OnnxEngine,
+    answered: _Answered,
+    traits: ModelTraits,
+    *,
+    preferred: str,
+    threads: int,
+    device: Literal["cpu", "cuda"],
+) -> Measurement:
+    began_at = time.monotonic()
+    evaluator.answer(answered.case)
+    seconds = time.monotonic() - began_at
+    choice = choose_engine(
+        loaded, evaluator, answered.case, preferred=preferred, pass_seconds=seconds, threads=threads, device=device
+    )
+    gradient = _gradient_seconds(loaded, answered, threads=threads, device=device) if traits.has_twin else 0.0
+    return Measurement(seconds, gradient, slic_rate(), choice)
+
+
+def _facts(model: Model, preferred: str, *, threads: int, device: Literal["cpu", "cuda"]) -> dict[str, str]:
+    """All that a measurement depends on."""
+    own = {"model": model.digest, "metadata": model.metadata_digest, "engine": preferred, "threads": str(threads)}
+    return own | {"device": device_name(device), "cpus": str(len(os.sched_getaffinity(0)))} | package_versions()
 
 
 def _open_background(model: Model) -> None:
@@ -130,7 +171,7 @@ def _probe(model: Model, evaluator: OnnxEngine) -> list[_Answered]:
     raise UnsupportedByModel("PROBE_FAILED", message)
 
 
-def _traits(loaded: LoadedModel, answered: list[_Answered], seconds: float, *, threads: int, device: str) -> ModelTraits:
+def _traits(loaded: LoadedModel, answered: list[_Answered], *, threads: int, device: str) -> ModelTraits:
     model, graph = loaded.model, loaded.graph
     unsupported, parity, layers = _compare(loaded, answered, threads=threads, device=device)
     default = find_cam_layer(graph, output=model.output.score_name)
@@ -142,7 +183,6 @@ def _traits(loaded: LoadedModel, answered: list[_Answered], seconds: float, *, t
         default_cam_layers=model.cam_layers or tuple(layer.value for layer in default.layers),
         deep_lift_rule_missing=operators_without_deep_lift_rule(graph),
         has_max_pool=any(node.op == "MaxPool" for node in graph.nodes),
-        evaluation_seconds=seconds,
         evaluation_voxels=sum(volume.size for volume in answered[0].case.volumes),
         background_cases=len(model.background_cases),
     )
@@ -168,6 +208,45 @@ def _compare(
         describe_fault(error)
         return (), None, layers
     return (), max(differences), layers
+
+
+@cache
+def slic_rate() -> float:
+    """Seconds that making supervoxels takes on this host for each voxel; it does not depend on the model."""
+    volume = np.random.default_rng(0).standard_normal((SLIC_EDGE,) * 3).astype(np.float32)
+
+    def run() -> npt.NDArray[np.float64]:
+        slic_labels(volume, segments=50, compactness=0.1, sigma_voxels=2.0)
+        return np.zeros(0)
+
+    run()
+    return timed(run, budget=0.2)[1] / volume.size
+
+
+def _gradient_seconds(loaded: LoadedModel, answered: _Answered, *, threads: int, device: str) -> float:
+    """Time of one forward and backward pass, the first one left out: it makes ready."""
+    import torch
+
+    from voxplain_server.engines.torch_engine import TorchEngine
+    from voxplain_server.graph.twin import build_twin
+
+    twin = TorchEngine(
+        build_twin(loaded.graph, outputs=[loaded.model.output.score_name]), loaded.model, device=device, threads=threads
+    )
+    try:
+        scored = twin.scored(any_score(loaded.model, answered.answer))
+
+        def run() -> npt.NDArray[np.float64]:
+            volumes = tuple(tensor.requires_grad_() for tensor in twin.tensors(answered.case.volumes))
+            torch.autograd.grad(scored(*volumes).sum(), volumes, allow_unused=True)
+            return np.zeros(0)
+
+        run()
+        return timed(run)[1]
+    except Exception as error:
+        # Whoever asks for a gradient will be told; its time stays unknown.
+        describe_fault(error)
+        return 0.0
 
 
 def _difference(ours: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32]) -> float:

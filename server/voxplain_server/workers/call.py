@@ -12,13 +12,13 @@ from voxplain.worker.v1 import worker_pb2
 
 from voxplain_server.workers.catalog import CatalogEntry
 from voxplain_server.workers.checkpoint import Checkpoint
-from voxplain_server.workers.events import PoolObserver
+from voxplain_server.workers.events import PoolObserver, tell_block
 from voxplain_server.workers.faults import error_of
 from voxplain_server.workers.job import Job, MapReady
 from voxplain_server.workers.leases import BLOCKS_AHEAD, Lease, Leases, Supply
 from voxplain_server.workers.mailbox import Heard, Joined, Lost, Mailbox
 from voxplain_server.workers.memory import close_all
-from voxplain_server.workers.method_run import Ending, MethodRun
+from voxplain_server.workers.method_run import Ending, MethodRun, runs_of
 from voxplain_server.workers.next_step import Action, Moment, Step, next_step
 from voxplain_server.workers.opening import opening
 from voxplain_server.workers.outbox import Outbox
@@ -236,9 +236,7 @@ class Call:
 
     async def _begin(self, prepared: worker_pb2.Prepared) -> None:
         self.prepared = prepared
-        for index, (method, outline) in enumerate(zip(self.job.spec.methods, prepared.outlines, strict=True)):
-            name = (method.WhichOneof("method") or "").replace("_", "-")
-            self.runs.append(MethodRun(index=index, key=method.key, name=name, outline=outline, budget=self.job.spec.budget))
+        self.runs.extend(runs_of(self.job.spec, prepared.outlines))
         self.cautions.extend(prepared.cautions)
         self.board = ScoreBoard.create([run.planned if run.desk is not None else 0 for run in self.runs])
         if self._checkpoint is not None:
@@ -261,10 +259,7 @@ class Call:
             lease.blocks.remove((told.method, told.block))
         run.compute_seconds += told.seconds
         self._observer.evaluations(method=run.name, engine=self.execution.engine, count=told.evaluated)
-        for size, passes in told.batches.items():
-            self._observer.batches(size=size, passes=passes)
-        if told.saved:
-            self._observer.saved(reason="unchanged", count=told.saved)
+        tell_block(self._observer, told)
         if run.desk is not None and self.board is not None and run.desk.finish(told.block, saved=told.saved):
             self.board.done(run.index)[run.desk.starts[told.block] : run.desk.stops[told.block]] = True
 
@@ -285,6 +280,8 @@ class Call:
         run = self.runs[told.method]
         error = told.result.standard_error if told.result.HasField("standard_error") else None
         run.note_estimate(error, seconds=told.seconds, now=self._loop.time())
+        if told.evaluated:
+            self._observer.evaluations(method=run.name, engine=self.execution.engine, count=told.evaluated)
         if told.want != worker_pb2.WANT_FINAL:
             return
         self.cautions.extend(told.cautions)
@@ -374,6 +371,7 @@ class Call:
         elif step.action is Action.ESTIMATE:
             run.ask(step.want, ending=step.ending, review=step.review)
             asked = worker_pb2.Estimate(method=run.index, want=step.want, first_blocks=step.first_blocks)
+            asked.failed.extend(each.index for each in self.runs if each.failure is not None)
             lead.worker.send(worker_pb2.Command(estimate=asked))
 
     async def _finish(self, run: MethodRun, ending: Ending, told: explain_pb2.MethodResult | None) -> None:

@@ -101,7 +101,7 @@ def _engine(entry: CatalogEntry) -> str:
     if choice is None:
         return f"{told}."
     others = [name for name in choice.available if name != entry.engine]
-    also = f" A call may pin {' or '.join(others)}." if others else ""
+    also = f" A call may pin {', '.join(others[:-1]) + ' or ' * (len(others) > 1) + others[-1]}." if others else ""
     parity = ""
     if choice.difference is not None:
         far = f"differ by {choice.difference:.1e} of the largest effect"

@@ -120,7 +120,11 @@ class BundleChecker:
         self._answer = asyncio.get_running_loop().create_future()
         self._worker.lease(1, self)
         command = worker_pb2.Check(
-            name=place.name, version=place.version, folder=str(place.folder), engine=self._settings.engine
+            name=place.name,
+            version=place.version,
+            folder=str(place.folder),
+            engine=self._settings.engine,
+            cache="" if self._settings.cache is None else str(self._settings.cache),
         )
         self._worker.send(worker_pb2.Command(check=command))
         return await self._answer

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import importlib
 import os
-import platform
 import queue
 import resource
 import signal
@@ -18,7 +17,6 @@ import socket
 import sys
 import threading
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
@@ -29,10 +27,10 @@ from voxplain_server.models.description import model_from_json
 from voxplain_server.workers.channel import Channel, ChannelBroken
 from voxplain_server.workers.faults import describe_fault, tell_uncaught
 from voxplain_server.workers.held_model import HeldModel, HeldModels
+from voxplain_server.workers.host_facts import device_name, package_versions
 from voxplain_server.workers.memory import close_all
 from voxplain_server.workers.session import Session
 
-PACKAGES = ("voxplain", "numpy", "scipy", "scikit-image", "onnx", "onnxruntime-gpu", "onnxruntime", "torch", "captum")
 _HEARTBEAT_S = 1.0
 _PR_SET_PDEATHSIG = 1
 
@@ -180,31 +178,6 @@ class Compute:
 
     def _send(self, call: int, **event: object) -> None:
         self._channel.send(worker_pb2.Event(call=call, **event))  # type: ignore[arg-type]
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that compute, as far as they are installed."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found | {"python": platform.python_version()}
-
-
-def device_name(device: Literal["cpu", "cuda"]) -> str:
-    """The accelerator or processor, as the system names it: equal bytes are promised for equal ones only."""
-    if device == "cuda":
-        import torch
-
-        return torch.cuda.get_device_name()
-    try:
-        with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as lines:
-            named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    except OSError:
-        named = ""
-    return named or platform.machine()
 
 
 def _die_with(parent: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from voxplain.worker.v1 import worker_pb2
+
 
 class PoolObserver(Protocol):
     """Counters that the pool calls. Every method returns at once and never raises."""
@@ -12,8 +14,9 @@ class PoolObserver(Protocol):
         """Perturbed cases went through a model, or gradient passes were done. `method` is the kebab name."""
 
     def saved(self, *, reason: str, count: int) -> None:
-        """Evaluations needed no pass: "unchanged" (the perturbation changes nothing), "shared" (a gradient that another
-        method of the call has made) or "checkpoint"."""
+        """Evaluations needed no pass: "unchanged" (the perturbation changes nothing), "repeated" (the same perturbed case
+        comes earlier in the method), "shared" (another method of the call has evaluated the case, or made the gradient) or
+        "checkpoint"."""
 
     def batches(self, *, size: int, passes: int) -> None:
         """So many passes of so many perturbed cases each went through a model."""
@@ -65,3 +68,12 @@ class SilentObserver:
 
     def workers(self, *, ready: int, failing: bool) -> None:
         """Ignore."""
+
+
+def tell_block(observer: PoolObserver, told: worker_pb2.BlockDone) -> None:
+    """Tell in which passes a block was computed, and which of its evaluations needed none."""
+    for size, passes in told.batches.items():
+        observer.batches(size=size, passes=passes)
+    for reason, count in (("unchanged", told.unchanged), ("repeated", told.repeated_cases), ("shared", told.shared)):
+        if count:
+            observer.saved(reason=reason, count=count)

@@ -15,6 +15,7 @@ from voxplain_server.models.model_refused import ModelRefused
 
 if TYPE_CHECKING:
     from voxplain_server.engines.incremental_engine import IncrementalEvaluator
+    from voxplain_server.engines.torch_evaluator import TorchEvaluator
 
 
 class HeldModel:
@@ -35,11 +36,12 @@ class HeldModel:
         self._threads = threads
         self._device: Literal["cpu", "cuda"] = device
         self._twin: Differentiable | None = None
-        self._incremental: IncrementalEvaluator | None = None
+        self._torch: TorchEvaluator | None = None
+        self._incremental: dict[str, IncrementalEvaluator] = {}
 
     def evaluator_named(self, engine: str) -> Evaluator:
-        """The engine that scores perturbed cases in a call; by whole passes where the name is not of the other one."""
-        return self.incremental_named(engine) or self.evaluator
+        """The engine that scores perturbed cases in a call; ONNX Runtime where the name is not of another one."""
+        return self.incremental_named(engine) or self._whole_passes(engine)
 
     def incremental_named(self, engine: str) -> IncrementalEvaluator | None:
         """The engine that recomputes only what changes, where it is the one that is named.
@@ -47,15 +49,27 @@ class HeldModel:
         Raises:
             voxplain_server.graph.unsupported_operator.UnsupportedOperator: the model has none; checking it has said so.
         """
-        if engine != f"incremental-{self._device}":
+        if engine not in (f"incremental-{self._device}", f"incremental-torch-{self._device}"):
             return None
-        if self._incremental is None:
+        if engine not in self._incremental:
             from voxplain_server.engines.incremental_engine import IncrementalEvaluator
 
-            self._incremental = IncrementalEvaluator(
-                self._graph, self.model, self.evaluator, device=self._device, threads=self._threads
+            dense = self._whole_passes(engine.removeprefix("incremental-"))
+            self._incremental[engine] = IncrementalEvaluator(
+                self._graph, self.model, dense, device=self._device, threads=self._threads
             )
-        return self._incremental
+        return self._incremental[engine]
+
+    def _whole_passes(self, engine: str) -> Evaluator:
+        if engine != f"torch-{self._device}":
+            return self.evaluator
+        if self._torch is None:
+            from voxplain_server.engines.torch_evaluator import TorchEvaluator
+            from voxplain_server.graph.twin import build_twin
+
+            twin = build_twin(self._graph, outputs=[self.model.output.score_name])
+            self._torch = TorchEvaluator(twin, self.model, device=self._device, threads=self._threads)
+        return self._torch
 
     @property
     def twin(self) -> Differentiable:
@@ -71,8 +85,8 @@ class HeldModel:
 
     def forget(self) -> None:
         """Let go of the last case; called when its call has ended."""
-        if self._incremental is not None:
-            self._incremental.forget()
+        for engine in self._incremental.values():
+            engine.forget()
 
     def rest(self) -> None:
         """Give back the memory that engines keep between passes; called when a job has ended."""

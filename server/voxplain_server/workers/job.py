@@ -39,7 +39,8 @@ class Job:
         tensors: the declared tensors and where their bytes lie.
         memory: descriptor of the memfd that holds them; owned and closed by the front when the call ends.
         cautions: what the front already knows to limit the answer.
-        estimated_seconds: by method key, from the measured evaluation time.
+        estimated_seconds: by method key, from counted work and measured rates.
+        preparing_seconds: estimate of what comes before the first evaluation.
         deadline_s: seconds of event-loop time (`loop.time()`) at which the soft deadline passes; None: there is none.
         entry: the model that the client was told of; None: what the catalogue has under the name and version of the spec.
     """
@@ -50,6 +51,7 @@ class Job:
     memory: int
     cautions: tuple[explain_pb2.Caution, ...] = ()
     estimated_seconds: dict[str, float] = field(default_factory=dict)
+    preparing_seconds: float = 0.0
     deadline_s: float | None = None
     entry: CatalogEntry | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from google.protobuf.duration_pb2 import Duration
@@ -177,10 +178,6 @@ class MethodRun:
             return self.done
         return self.desk.evaluations_in(ending.first_blocks)
 
-    def saved_in_map(self, ending: Ending) -> int:
-        """Of these, evaluations that needed no pass."""
-        return 0 if self.desk is None else self.desk.saved_in(ending.first_blocks)
-
     def drop_maps(self) -> None:
         """Close the memory of maps that nobody will get."""
         close_all([ready.memory for ready in self.maps])
@@ -197,13 +194,20 @@ class MethodRun:
         result.outcome, result.reason, result.description = ending.outcome, ending.reason, ending.description
         result.evaluations_planned = self.planned
         result.evaluations_done = self.done if told is None else self.evaluations_in_map(ending)
-        if self.desk is not None and told is not None:
-            result.evaluations_saved = self.saved_in_map(ending)
         result.engine = result.engine or engine
         if self.started_at is not None:
             result.wait_duration.CopyFrom(duration(self.started_at - began_at))
         result.compute_duration.CopyFrom(duration(self.compute_seconds))
         return result
+
+
+def runs_of(spec: explain_pb2.ExplainSpec, outlines: Iterable[worker_pb2.Outline]) -> list[MethodRun]:
+    """The books of every method of a call, in its order."""
+    names = [(method.WhichOneof("method") or "").replace("_", "-") for method in spec.methods]
+    return [
+        MethodRun(index=index, key=spec.methods[index].key, name=name, outline=outline, budget=spec.budget)
+        for index, (name, outline) in enumerate(zip(names, outlines, strict=True))
+    ]
 
 
 def duration(seconds: float) -> Duration:

@@ -23,11 +23,11 @@ class PlanCost:
 
     Attributes:
         share: operations of one evaluation over those of a whole pass, on average over those that change anything.
-        seconds: of all evaluations.
+        seconds_each: of one of them, on average.
     """
 
     share: float
-    seconds: float
+    seconds_each: float
 
 
 def estimate_cost(
@@ -44,12 +44,12 @@ def estimate_cost(
     """
     changed = np.flatnonzero(~plan.unchanged)
     if incremental is None or changed.size == 0:
-        return PlanCost(1.0, pass_seconds * changed.size)
+        return PlanCost(1.0, pass_seconds)
     places = np.unique(np.linspace(0, changed.size - 1, _LOOKED_AT).round().astype(np.int64))
     shares = incremental.shares([plan.perturbation(int(changed[place])) for place in places], case)
-    slower, choice = 1.0, traits.engine_choice
-    if choice is not None and choice.incremental_seconds and choice.share and choice.dense_seconds:
-        # Small boxes take longer for an operation than a whole pass does.
-        slower = choice.incremental_seconds / (choice.share * choice.dense_seconds)
-    seconds = pass_seconds * np.where(shares < 1.0, np.minimum(shares * slower, 1.0), 1.0)
-    return PlanCost(float(shares.mean()), float(seconds.mean()) * changed.size)
+    choice = traits.engine_choice
+    seconds = [
+        pass_seconds * float(share) if choice is None else choice.seconds_of(float(share), whole=pass_seconds)
+        for share in shares
+    ]
+    return PlanCost(float(shares.mean()), float(np.mean(seconds)))

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 from voxplain.v1 import explain_pb2
 
 from voxplain_server.methods.method import PerturbationMethod, Setting
 from voxplain_server.methods.plan import Block, Plan
 from voxplain_server.workers.execution import block_of_plan
+from voxplain_server.workers.links import Links, no_links
 from voxplain_server.workers.plan_cost import estimate_cost
 
 if TYPE_CHECKING:
@@ -23,12 +26,28 @@ class Planned:
     Attributes:
         plan: its perturbations.
         blocks: the plan's, made once.
-        seconds: estimate of all its evaluations.
+        links: which of its evaluations are known from elsewhere.
+        seconds_each: estimate of one evaluation that needs a pass.
     """
 
     plan: Plan
     blocks: tuple[Block, ...]
-    seconds: float
+    links: Links
+    seconds_each: float
+
+    @property
+    def needed(self) -> npt.NDArray[np.bool_]:
+        """(evaluations,) those that need a pass."""
+        return np.asarray(~self.plan.unchanged & ~self.links.taken, dtype=np.bool_)
+
+    @property
+    def seconds(self) -> float:
+        """Estimate of all its evaluations."""
+        return self.seconds_each * int(self.needed.sum())
+
+    def linked(self, links: Links) -> Planned:
+        """The same with links."""
+        return replace(self, links=links)
 
 
 def plan_method(
@@ -57,4 +76,4 @@ def plan_method(
         if size != setting.block_size:
             plan = method.plan(replace(setting, block_size=size))
             blocks = plan.blocks
-    return Planned(plan, blocks, cost.seconds)
+    return Planned(plan, blocks, no_links(plan.evaluations), cost.seconds_each)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from voxplain_server.models.engine_choice import EnginePreference
@@ -37,6 +38,7 @@ class PoolSettings:
         estimate_s: least time between two estimates of the standard error for Progress.
         check_memory_bytes: resident memory of the process that checks a bundle; beyond it the process is killed.
         check_seconds: longest time one bundle may take to be checked.
+        cache: folder where measurements of models are kept; None: nowhere.
     """
 
     workers: int = 1
@@ -58,6 +60,7 @@ class PoolSettings:
     estimate_s: float = 5.0
     check_memory_bytes: int = 4 * 1024**3
     check_seconds: float = 300.0
+    cache: Path | None = None
 
     @property
     def worker_start(self) -> WorkerStart:

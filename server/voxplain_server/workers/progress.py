@@ -51,7 +51,7 @@ class ProgressTeller:
         self._binding = binding
         self._key = key
         self._loop = asyncio.get_running_loop()
-        self._told_at = self._loop.time()
+        self._told_at = self._began_at = self._loop.time()
         self._packed_at = self._told_at
         self._packed_bytes = 0
         self._packed_blocks = 0
@@ -82,7 +82,7 @@ class ProgressTeller:
     def _standing(self) -> explain_pb2.Progress:
         runs = self._call.runs
         if not runs:
-            return explain_pb2.Progress(stage=explain_pb2.Progress.STAGE_PREPARING)
+            return self._preparing()
         current = next((run for run in runs if not run.finished), runs[-1])
         progress = explain_pb2.Progress(
             stage=explain_pb2.Progress.STAGE_SENDING if current.finished else explain_pb2.Progress.STAGE_COMPUTING,
@@ -94,6 +94,15 @@ class ProgressTeller:
             progress.standard_error = current.standard_error
         seconds_left = sum(self._seconds_left(run) for run in runs if not run.finished)
         progress.time_left.CopyFrom(duration(seconds_left / max(self._call.workers, 1)))
+        return progress
+
+    def _preparing(self) -> explain_pb2.Progress:
+        """Before anything is planned, the estimate that was made from the spec tells the time left."""
+        job = self._call.job
+        left = max(job.preparing_seconds - (self._loop.time() - self._began_at), 0.0) + sum(job.estimated_seconds.values())
+        progress = explain_pb2.Progress(stage=explain_pb2.Progress.STAGE_PREPARING)
+        if left > 0:
+            progress.time_left.CopyFrom(duration(left))
         return progress
 
     def _seconds_left(self, run: MethodRun) -> float:

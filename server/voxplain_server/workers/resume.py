@@ -18,9 +18,9 @@ def inputs_of(prepared: worker_pb2.Prepared, ready: worker_pb2.Ready) -> bytes:
     return bind_inputs({each.tensor.id: each.sha256 for each in prepared.digests}, dict(ready.package_versions))
 
 
-def cuts_of(prepared: worker_pb2.Prepared) -> list[tuple[int, list[int], list[int]]]:
-    """How the work is cut, by method: two workers that plan one call must agree."""
-    return [(outline.evaluations, list(outline.starts), list(outline.stops)) for outline in prepared.outlines]
+def cuts_of(prepared: worker_pb2.Prepared) -> list[tuple[int, int, list[int], list[int]]]:
+    """How the work is cut, and how much of it is shared, by method: two workers that plan one call must agree."""
+    return [(each.evaluations, each.saved, list(each.starts), list(each.stops)) for each in prepared.outlines]
 
 
 def collect(runs: Sequence[MethodRun], board: ScoreBoard, *, inputs: bytes) -> Checkpoint:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import Message
 from voxplain.errors import Cancelled, InternalFault, UnsupportedByModel
-from voxplain.v1 import explain_pb2, method_pb2
-from voxplain.wire import DTYPES
+from voxplain.v1 import explain_pb2
 from voxplain.worker.v1 import worker_pb2
 
 from voxplain_server.features.feature_cache import FeatureCache
@@ -19,8 +17,9 @@ from voxplain_server.methods import all_methods
 from voxplain_server.methods.estimate import Estimate
 from voxplain_server.methods.method import GradientMethod, Method, PerturbationMethod, Setting
 from voxplain_server.methods.pass_cache import PassCache
+from voxplain_server.methods.plan import Plan
 from voxplain_server.models.case import Case
-from voxplain_server.models.case_building import ClientTensor, FittedCase, build_case
+from voxplain_server.models.case_building import FittedCase, build_case
 from voxplain_server.models.cautions import describe_cautions
 from voxplain_server.models.targeting import ResolvedTarget, resolve_target
 from voxplain_server.models.traits import ModelTraits
@@ -29,11 +28,12 @@ from voxplain_server.workers.faults import describe_fault
 from voxplain_server.workers.held_model import HeldModel
 from voxplain_server.workers.map_making import MapMaker
 from voxplain_server.workers.map_sender import MapSender
-from voxplain_server.workers.memory import map_memory
 from voxplain_server.workers.method_result import make_prediction, make_result
 from voxplain_server.workers.method_run import duration
+from voxplain_server.workers.plan_book import PlanBook
 from voxplain_server.workers.planned import Planned, plan_method
 from voxplain_server.workers.score_board import ScoreBoard
+from voxplain_server.workers.sent_tensors import SentTensors, asks_for_donors
 
 _TOLD_EVERY_S = 0.5
 
@@ -73,10 +73,9 @@ class Session:
         self._channel = channel
         self._cancelled = cancelled
         self._abandoned = abandoned
-        size = max((place.offset + place.size for place in command.tensors), default=0)
-        self._bytes = map_memory(memory, size, writable=False)
+        self._tensors = SentTensors(command.tensors, memory)
         self._traits = traits
-        self._plans: dict[int, Planned] = {}
+        self._planned: PlanBook | None = None
         self._answer_seconds = 0.0
         self._features = FeatureCache(threads=command.execution.threads_per_worker)
         self._passes = PassCache()
@@ -92,7 +91,7 @@ class Session:
             voxplain.errors.VoxplainError: the tensors, or the target, do not fit the model.
             voxplain.errors.Cancelled: the front wants no more of it.
         """
-        self._fitted = build_case(self.held.model, self._tensors(), donors=asks_for_donors(self._spec.methods))
+        self._fitted = build_case(self.held.model, self._tensors.read(), donors=asks_for_donors(self._spec.methods))
         self._sender = MapSender(call=self.call, channel=self._channel, maker=MapMaker(self._fitted, self._spec.grid))
         self._stop_if_asked()
         answered_at = time.monotonic()
@@ -104,7 +103,7 @@ class Session:
             return prepared
         prepared.prediction.CopyFrom(make_prediction(self.held.model, self._targeted))
         prepared.cautions.extend(describe_cautions(self._fitted.cautions))
-        prepared.digests.extend(self._digests())
+        prepared.digests.extend(self._tensors.digests())
         self._answer_early(prepared.prediction)
         for index in range(len(self._spec.methods)):
             self._stop_if_asked()
@@ -125,29 +124,24 @@ class Session:
             voxplain.errors.Cancelled: the front wants no more of it.
         """
         began_at = time.monotonic()
-        planned = self._plan(index)
+        planned = self._plans.plan(index)
         block, board = planned.blocks[number], self._the_board
-        same = planned.plan.unchanged[block.start : block.stop]
-        scores = np.full(block.stop - block.start, self._target.value)
-        changed = np.flatnonzero(~same)
-        if changed.size:
-            scores[changed] = self._evaluator.scores(
-                self._case,
-                self._target.score,
-                [planned.plan.perturbation(block.start + int(place)) for place in changed],
-                batch_size=self._command.execution.batch_size,
-                cancelled=self._cancelled,
-            )
-            if not np.isfinite(scores).all():
-                told = "on a perturbed case the model answers numbers that are not finite; use another baseline or method"
-                raise UnsupportedByModel("SCORE_NOT_FINITE", told)
-        board.scores(index)[block.start : block.stop] = scores
+        here = slice(block.start, block.stop)
+        unchanged, sources = planned.plan.unchanged[here], planned.links.method[here]
+        needed = np.flatnonzero(planned.needed[here])
+        # What is another's is read there: here it stays unknown.
+        scores = np.where(unchanged, self._target.value, np.nan)
+        scores[needed] = self._scores(planned.plan, block.start + needed)
+        board.scores(index)[here] = scores
         return worker_pb2.BlockDone(
-            batches=self._batches(int(changed.size)),
+            batches=self._batches(int(needed.size)) if needed.size else {},
             method=index,
             block=number,
-            evaluated=int(changed.size),
-            saved=int(same.sum()),
+            evaluated=int(needed.size),
+            saved=block.stop - block.start - int(needed.size),
+            unchanged=int(unchanged.sum()),
+            repeated_cases=int((sources == index).sum()),
+            shared=int((planned.links.taken[here] & (sources != index)).sum()),
             seconds=time.monotonic() - began_at,
         )
 
@@ -184,21 +178,24 @@ class Session:
         """Tell what the scores on the board mean, and send maps where they are wanted."""
         began_at = time.monotonic()
         index = command.method
-        planned = self._plan(index)
-        plan, blocks = planned.plan, planned.blocks
-        # A copy, flags first: the front goes on setting flags, and a flag is set only after its scores are there.
-        done = self._the_board.done(index).copy()
-        scores = self._the_board.scores(index).copy()
-        if command.HasField("first_blocks"):
-            within = np.zeros_like(done)
-            for block in blocks[: command.first_blocks]:
-                within[block.start : block.stop] = True
-            done &= within
+        plan, board, failed = self._plans.plan(index).plan, self._the_board, list(command.failed)
+        evaluated = self._plans.adopt(index, board, failed=failed, evaluate=lambda rows: self._scores(plan, rows))
+        first_blocks = command.first_blocks if command.HasField("first_blocks") else None
+        scores, done = self._plans.read(index, board, first_blocks=first_blocks, failed=failed)
         method = self._method(index)
         if not isinstance(method, PerturbationMethod):
             raise InternalFault("NO_ESTIMATE", "the front asked for an estimate of a method that has none")
-        estimate = method.estimate(plan, np.where(done, scores, np.nan), done)
-        return self._tell(index, estimate, command.want, began_at, engine=self._evaluator.name, evaluations=int(done.sum()))
+        told = self._tell(
+            index,
+            method.estimate(plan, scores, done),
+            command.want,
+            began_at,
+            engine=self._evaluator.name,
+            evaluations=int(done.sum()),
+            savings=self._plans.savings(index, done, failed=failed),
+        )
+        told.evaluated = evaluated
+        return told
 
     def interrupt(self) -> None:
         """Stop the pass under way; called from another thread, after `cancelled` has become true."""
@@ -210,11 +207,10 @@ class Session:
         """Let go of everything."""
         if self._board is not None:
             self._board.close()
-        self._board = self._fitted = self._targeted = self._sender = None
-        self._plans.clear()
+        self._board = self._fitted = self._targeted = self._sender = self._planned = None
         self._features, self._passes = FeatureCache(), PassCache()
         self.held.forget()
-        self._bytes = np.zeros(0, dtype=np.uint8)
+        self._tensors.close()
 
     # The case.
 
@@ -240,20 +236,21 @@ class Session:
         if self._cancelled():
             raise Cancelled("CANCELLED", "the client cancelled")
 
-    def _raw(self, place: worker_pb2.Place) -> npt.NDArray[np.uint8]:
-        return self._bytes[place.offset : place.offset + place.size]
-
-    def _tensors(self) -> list[ClientTensor]:
-        return [
-            ClientTensor(place.header, self._raw(place).view(DTYPES[place.header.data_type]).reshape(tuple(place.header.shape)))
-            for place in self._command.tensors
-        ]
-
-    def _digests(self) -> list[explain_pb2.TensorDigest]:
-        return [
-            explain_pb2.TensorDigest(tensor=place.header, sha256=hashlib.sha256(self._raw(place).data).hexdigest())
-            for place in self._command.tensors
-        ]
+    def _scores(self, plan: Plan, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Ask the model for some evaluations of a plan."""
+        if numbers.size == 0:
+            return np.zeros(0)
+        scores = self._evaluator.scores(
+            self._case,
+            self._target.score,
+            [plan.perturbation(int(number)) for number in numbers],
+            batch_size=self._command.execution.batch_size,
+            cancelled=self._cancelled,
+        )
+        if not np.isfinite(scores).all():
+            told = "on a perturbed case the model answers numbers that are not finite; use another baseline or method"
+            raise UnsupportedByModel("SCORE_NOT_FINITE", told)
+        return scores
 
     # The methods.
 
@@ -275,16 +272,17 @@ class Session:
             passes=self._passes,
         )
 
-    def _plan(self, index: int) -> Planned:
-        """The plan of a method; a helper makes it when it gets its first block."""
-        if index not in self._plans:
-            method = self._method(index)
-            if not isinstance(method, PerturbationMethod):
-                raise InternalFault("NO_PLAN", "the front asked for blocks of a method that has none")
-            self._plans[index] = plan_method(
-                method, self._setting(index), self._spec, incremental=self._incremental, pass_seconds=self._pass_seconds
-            )
-        return self._plans[index]
+    def _plan(self, index: int, method: PerturbationMethod) -> Planned:
+        return plan_method(
+            method, self._setting(index), self._spec, incremental=self._incremental, pass_seconds=self._pass_seconds
+        )
+
+    @property
+    def _plans(self) -> PlanBook:
+        """The plans; a helper makes them when it gets its first block."""
+        if self._planned is None:
+            self._planned = PlanBook(self._spec, self._case.volumes, method=self._method, plan=self._plan)
+        return self._planned
 
     @property
     def _pass_seconds(self) -> float:
@@ -319,7 +317,7 @@ class Session:
         if expected.gradient or expected.HasField("refused"):
             return expected
         try:
-            planned = self._plan(index)
+            planned = self._plans.plan(index)
         except Cancelled:
             raise
         except Exception as error:
@@ -329,18 +327,21 @@ class Session:
             starts=[block.start for block in planned.blocks],
             stops=[block.stop for block in planned.blocks],
             features=planned.plan.features,
+            saved=planned.plan.evaluations - int(planned.needed.sum()),
         )
 
     def _announce(self, index: int, outline: worker_pb2.Outline) -> explain_pb2.MethodPlan:
         # A gradient pass is a forward and a backward pass, the latter about twice the work.
         whole = self._pass_seconds * outline.evaluations * (3.0 if outline.gradient else 1.0)
+        planned = self._plans.made(index)
         announced = explain_pb2.MethodPlan(
             method_key=self._spec.methods[index].key,
             evaluations=outline.evaluations,
             blocks=len(outline.starts),
-            estimated_duration=duration(self._plans[index].seconds if index in self._plans else whole),
+            estimated_duration=duration(whole if planned is None else planned.seconds),
             engine=self.held.gradient_engine if outline.gradient else self._evaluator.name,
             refused_reason=outline.refused.reason,
+            savings=[] if planned is None else self._plans.savings(index),
         )
         if outline.HasField("features"):
             announced.features = outline.features
@@ -357,6 +358,7 @@ class Session:
         *,
         engine: str,
         evaluations: int | None = None,
+        savings: Sequence[explain_pb2.Saving] | None = None,
     ) -> worker_pb2.Estimated:
         method, asked = self._method(index), self._spec.methods[index]
         done = estimate.passes + estimate.saved if evaluations is None else evaluations
@@ -372,8 +374,15 @@ class Session:
             assumptions=method.assumptions,
             remarks=remarks,
         )
-        if index in self._plans and self._plans[index].plan.features is not None:
-            result.features = self._plans[index].plan.features or 0
+        if savings is None:
+            # A gradient pass that another method of the call has done.
+            shared = explain_pb2.Saving(reason=explain_pb2.Saving.REASON_SHARED, evaluations=estimate.saved)
+            savings = [shared] if estimate.saved else []
+        result.savings.extend(savings)
+        result.evaluations_saved = sum(each.evaluations for each in savings)
+        planned = self._plans.made(index)
+        if planned is not None and planned.plan.features is not None:
+            result.features = planned.plan.features
         return worker_pb2.Estimated(
             method=index,
             want=want,
@@ -386,16 +395,3 @@ class Session:
 
     def _send(self, **event: Message) -> None:
         self._channel.send(worker_pb2.Event(call=self.call, **event))  # type: ignore[arg-type]
-
-
-def asks_for_donors(methods: Iterable[method_pb2.Method]) -> bool:
-    """Whether any method looks at background cases; else those of the bundle are not read."""
-    for method in methods:
-        which = method.WhichOneof("method") or ""
-        params = getattr(method, which, None)
-        baselines = [getattr(params, name, None) for name in ("baseline", "fill")]
-        if which == "feature_permutation" or any(
-            each.WhichOneof("kind") == "background" for each in baselines if isinstance(each, method_pb2.Baseline)
-        ):
-            return True
-    return False

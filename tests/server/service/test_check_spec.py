@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from voxplain_server.models.traits import ModelTraits
 from voxplain_server.service.check_spec import check_spec
 from voxplain_server.settings import Limits
 from voxplain_server.workers.catalog import Catalog
+from voxplain_server.workers.expected_time import MAP_SECONDS_PER_VOXEL
 from voxplain_server.workers.outbox import MAX_WAITING_MAPS
 
 from tests.server.service.front import SHAPE, catalogue, entry, good_spec, model, tensors
@@ -103,8 +105,9 @@ def test_time_is_estimated_for_the_voxels_of_the_case(shape: tuple[int, ...], se
     checked = check_spec(spec, Catalog([entry(model("wide", shape=(None, None, None)), traits)]), Limits())
     evaluations = checked.evaluations["occlusion"]
     assert evaluations > 1
-    assert checked.estimated_seconds["occlusion"] == pytest.approx(seconds * evaluations)
-    assert checked.estimated_seconds["gradient"] == pytest.approx(3 * seconds)
+    handing_over = MAP_SECONDS_PER_VOXEL * 2 * math.prod(shape)
+    assert checked.expected.methods["occlusion"] == pytest.approx(seconds * evaluations + handing_over)
+    assert checked.expected.methods["gradient"] == pytest.approx(3 * seconds + handing_over)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from tests.server.workers.conftest import Ward
 SMALL_WINDOWS = method("occlusion", window=[3], stride=[2])
 ABLATION = method("feature-ablation")
 MODALITIES = method("modality-shapley")
-ONNXRUNTIME, INCREMENTAL = "onnxruntime-cpu", "incremental-cpu"
+ONNXRUNTIME, TORCH, INCREMENTAL = "onnxruntime-cpu", "torch-cpu", "incremental-cpu"
 SMALL_BLOCKS = explain_pb2.Execution(batch_size=4, block_size=32)
 
 
@@ -124,13 +124,13 @@ async def test_late_fusion_slices_and_fixed_batches_agree_with_whole_passes(
 def test_the_catalogue_and_the_report_name_the_engine_and_why(ward: Ward, incremental: Catalog) -> None:
     entry = incremental.find("tiny-glioma")
     assert entry.description.execution.engine == INCREMENTAL
-    assert entry.engines == (ONNXRUNTIME, INCREMENTAL)
+    assert entry.engines == (ONNXRUNTIME, TORCH, INCREMENTAL, "incremental-torch-cpu")
     assert ward.catalog.find("tiny-glioma").engine == ONNXRUNTIME
     restored = model_from_json(model_to_json(entry.model, entry.traits))[1]
     assert restored.engine_choice == entry.traits.engine_choice
     told = "\n".join(check_report.report(incremental))
     assert f"Perturbed cases are evaluated by {INCREMENTAL}: the operator's choice; a window takes" in told
-    assert f"A call may pin {ONNXRUNTIME}." in told
+    assert f"A call may pin {ONNXRUNTIME}, {TORCH} or incremental-torch-cpu." in told
 
 
 def networked(name: str, exported: Exported) -> tuple[LoadedModel, Setting]:
@@ -163,9 +163,9 @@ def test_networks_whose_windows_reach_nearly_everything_keep_whole_passes_by_cou
     ("dense_seconds", "seconds", "difference", "engine"),
     [
         (1.0, 0.1, 1e-5, "incremental"),
-        (1.0, 0.9, 1e-5, "onnxruntime"),
-        (1.0, 0.1, 1e-3, "onnxruntime"),
-        (1.0, 0.1, float("inf"), "onnxruntime"),
+        (1.0, 0.9, 1e-5, "whole"),
+        (1.0, 0.1, 1e-3, "whole"),
+        (1.0, 0.1, float("inf"), "whole"),
     ],
 )
 def test_the_faster_engine_wins_where_both_agree(dense_seconds: float, seconds: float, difference: float, engine: str) -> None:
@@ -176,7 +176,7 @@ def test_the_faster_engine_wins_where_both_agree(dense_seconds: float, seconds: 
 
 def test_the_operator_wins_over_the_clock() -> None:
     assert engine_probe.judge(1.0, 9.0, 0.0, preferred="incremental")[0] == "incremental"
-    assert engine_probe.judge(1.0, 0.1, 0.0, preferred="onnxruntime")[0] == "onnxruntime"
+    assert engine_probe.judge(1.0, 0.1, 0.0, preferred="onnxruntime")[0] == "whole"
 
 
 def test_probe_windows_change_the_case_and_lie_inside_it(exported: Exported) -> None:

@@ -62,10 +62,10 @@ def boxes(tiny: TinyModel, edge: int | None) -> Perturbation:
     return Perturbation(tuple(Region(modality, box) for modality in modalities), source)
 
 
-def test_whole_passes_cost_what_they_cost_and_the_unchanged_nothing(tiny: TinyModel) -> None:
+def test_an_evaluation_by_a_whole_pass_costs_that_pass(tiny: TinyModel) -> None:
     plan = FewPerturbations((boxes(tiny, 2),) * 4, np.array([False, True, False, False]))
     cost = estimate_cost(plan, tiny.case, ModelTraits(), incremental=None, pass_seconds=0.5)
-    assert (cost.share, cost.seconds) == (1.0, 1.5)
+    assert (cost.share, cost.seconds_each) == (1.0, 0.5)
 
 
 def test_small_boxes_cost_their_share_at_the_measured_rate(tiny: TinyModel, engine: IncrementalEvaluator) -> None:
@@ -74,10 +74,10 @@ def test_small_boxes_cost_their_share_at_the_measured_rate(tiny: TinyModel, engi
     (share,) = engine.count_flops(tiny.case, [boxes(tiny, 2)]) / engine.full_flops(tiny.case)
     assert cost.share == pytest.approx(share)
     assert 0 < share < 0.25
-    assert cost.seconds == pytest.approx(4 * 0.5 * share * 2)
+    assert cost.seconds_each == pytest.approx(0.5 * share * 2)
 
 
 def test_what_reaches_everything_costs_a_whole_pass(tiny: TinyModel, engine: IncrementalEvaluator) -> None:
     plan = FewPerturbations((boxes(tiny, None),) * 3, np.zeros(3, np.bool_))
     cost = estimate_cost(plan, tiny.case, ModelTraits(engine_choice=RATES), incremental=engine, pass_seconds=0.5)
-    assert (cost.share, cost.seconds) == (1.0, 1.5)
+    assert (cost.share, cost.seconds_each) == (1.0, 0.5)

@@ -1,0 +1,142 @@
+"""What an explanation will take, from counted work and the rates that were measured when the model was checked.
+
+Light: the front asks, before a byte of a case is there. What only the case tells (how much of it is not zero, which windows
+change anything, how large its supervoxels are) is taken as usual; the plans that are made later know better.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+from voxplain.v1 import explain_pb2, method_pb2
+
+from voxplain_server.methods import all_methods
+from voxplain_server.methods.feature_grouping import count_features
+from voxplain_server.models.traits import ModelTraits
+from voxplain_server.workers.execution import is_incremental
+
+BACKWARD_COST = 3.0
+"""A gradient pass over an evaluation, where nobody measured it: one forward, and twice that backward."""
+NONZERO = 0.4
+"""Share of the voxels that are not background in a volume of the head."""
+SUPERVOXEL_BOX = 1.4
+"""Edge of the box around a supervoxel over that of a cube of its voxels; measured at 64^3 and 128^3."""
+PREPARING_SECONDS_PER_VOXEL = 4e-8
+"""Reading, digesting, fitting and normalising; on one core."""
+MAP_SECONDS_PER_VOXEL = 6e-8
+"""Estimating, painting, digesting and handing over a map; on one core."""
+TRANSFER_BYTES_PER_SECOND = 5e8
+"""Upload and maps over one connection on one host."""
+_VOXEL_BYTES = 4
+_FORWARDS_AND_BACKWARDS: Mapping[str, float] = {"deep-lift": 3.0, "grad-cam": 0.5, "guided-grad-cam": 0.8}
+"""What a pass of a method takes over a plain gradient, where it is not about the same."""
+_COALITIONS = ("kernel-shap", "leverage-shap", "lime", "fold-over-lime", "modality-shapley")
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedTime:
+    """Seconds.
+
+    Attributes:
+        methods: compute of each, by key.
+        preparing: from the last byte to the first evaluation.
+        transfer: upload and maps.
+    """
+
+    methods: Mapping[str, float]
+    preparing: float
+    transfer: float
+
+    @property
+    def total(self) -> float:
+        """All of it, one after another."""
+        return self.preparing + self.transfer + sum(self.methods.values())
+
+
+def expect_time(
+    spec: explain_pb2.ExplainSpec,
+    traits: ModelTraits,
+    *,
+    evaluations: Mapping[str, int],
+    shapes: Sequence[tuple[int, ...]],
+    engine: str,
+    threads: int,
+) -> ExpectedTime:
+    """Estimate a resolved spec.
+
+    Args:
+        spec: the request.
+        traits: of the model, with its rates.
+        evaluations: of each method, by key.
+        shapes: of the modalities, on the model's grid.
+        engine: that evaluates perturbed cases.
+        threads: of one worker; others that help are a gain.
+    """
+    voxels = sum(math.prod(shape) for shape in shapes)
+    methods = {
+        each.key: evaluations[each.key] * _seconds_each(each, traits, shapes, engine=engine) + MAP_SECONDS_PER_VOXEL * voxels
+        for each in spec.methods
+    }
+    sent = sum(math.prod(tensor.shape) for tensor in spec.tensors) + voxels * len(spec.methods)
+    return ExpectedTime(
+        methods=methods,
+        preparing=_preparing(spec, traits, shapes, engine=engine, threads=threads),
+        transfer=sent * _VOXEL_BYTES / TRANSFER_BYTES_PER_SECOND,
+    )
+
+
+def _seconds_each(asked: method_pb2.Method, traits: ModelTraits, shapes: Sequence[tuple[int, ...]], *, engine: str) -> float:
+    which = asked.WhichOneof("method") or ""
+    name, params = which.replace("_", "-"), getattr(asked, which)
+    if all_methods()[name].needs_gradients:
+        measured = traits.gradient_seconds or BACKWARD_COST * traits.evaluation_seconds
+        return measured * traits.growth(shapes) * _FORWARDS_AND_BACKWARDS.get(name, 1.0)
+    whole, choice = traits.whole_pass_seconds_of(shapes), traits.engine_choice
+    edge = _changed_edge(name, params, shapes)
+    if choice is None or edge is None or not is_incremental(engine):
+        return whole
+    return choice.seconds_of(choice.share_of(edge, growth=traits.growth(shapes)), whole=whole)
+
+
+def _changed_edge(name: str, params: Message, shapes: Sequence[tuple[int, ...]]) -> float | None:
+    """Edge of the cube that one evaluation changes, in voxels; None: about everything."""
+    window = getattr(params, "window", None)
+    if window:
+        return float(math.prod(window) ** (1.0 / len(window)))
+    grouping = getattr(params, "grouping", None)
+    if name in _COALITIONS or not isinstance(grouping, method_pb2.FeatureGrouping):
+        return None
+    kind = grouping.WhichOneof("kind")
+    if kind == "grid":
+        edges = grouping.grid.edge_voxels
+        return float(math.prod(edges) ** (1.0 / len(edges)))
+    if kind == "slic":
+        features = max(count_features(grouping, shapes[:1]), 1)
+        return float(SUPERVOXEL_BOX * (NONZERO * math.prod(shapes[0]) / features) ** (1.0 / len(shapes[0])))
+    return None
+
+
+def _preparing(
+    spec: explain_pb2.ExplainSpec, traits: ModelTraits, shapes: Sequence[tuple[int, ...]], *, engine: str, threads: int
+) -> float:
+    voxels = sum(math.prod(shape) for shape in shapes)
+    # An engine that recomputes what changes keeps every activation of its first pass.
+    answer = traits.evaluation_seconds_of(shapes) * (BACKWARD_COST if is_incremental(engine) else 1.0)
+    return answer + PREPARING_SECONDS_PER_VOXEL * voxels + _grouping(spec, traits, shapes, threads=threads)
+
+
+def _grouping(spec: explain_pb2.ExplainSpec, traits: ModelTraits, shapes: Sequence[tuple[int, ...]], *, threads: int) -> float:
+    """Supervoxels, each set of them once: of one modality, or of all side by side."""
+    wanted: dict[tuple[int, float, float], set[str]] = {}
+    for each in spec.methods:
+        grouping = getattr(getattr(each, each.WhichOneof("method") or ""), "grouping", None)
+        if isinstance(grouping, method_pb2.FeatureGrouping) and grouping.WhichOneof("kind") == "slic":
+            slic = grouping.slic
+            of = wanted.setdefault((slic.segments, slic.compactness, slic.sigma_voxels), set())
+            of.update({grouping.grouping_modality} if grouping.shared else {str(number) for number in range(len(shapes))})
+    largest = max(math.prod(shape) for shape in shapes)
+    rounds = sum(math.ceil(min(len(of), len(shapes)) / max(threads, 1)) for of in wanted.values())
+    return rounds * NONZERO * largest * traits.slic_seconds_per_voxel
