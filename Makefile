@@ -8,7 +8,7 @@ CONTRACT := $(wildcard proto/voxplain/*/*.proto proto/voxplain/*/*/*.proto)
 EXTRA ?= server
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stubs lint types floors contract release-contract unit test monitoring-test bench bench-full demo clean
+.PHONY: help setup stubs lint types floors contract release-contract unit test monitoring-test bench bench-full image-test demo clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -55,6 +55,9 @@ bench: setup ## Measure speed and memory beside their bounds; writes docs/benchm
 
 bench-full: setup ## The same for other networks and volumes, with what is bad in it: hours, goes on where it stopped
 	$(BIN)/python -m tests.benchmarks.full
+
+image-test: setup ## Build the image with buildah, without an engine, and explain the demo through it (root; Debian's buildah, debootstrap)
+	$(BIN)/python -m tests.image
 
 demo: setup ## Start a server, explain one synthetic case by all methods, and look at it: demo-out/overview.png
 	$(BIN)/python -m examples.glioma_demo.demo --out demo-out

@@ -10,10 +10,18 @@ from voxplain_server.settings import SettingsRefused, read_settings
 
 
 def main() -> int:
-    """Serve, or with `check DIR` report on bundles. Returns the exit status: 2 for settings that cannot be."""
+    """Serve, or with `check DIR` report on bundles, or with `health` ask a server on this host.
+
+    Returns:
+        The exit status: 2 for settings that cannot be.
+    """
     arguments = sys.argv[1:]
     if arguments[:1] == ["check"]:
         return _check(arguments[1:])
+    if arguments == ["health"]:
+        from voxplain_server.service.health import is_serving
+
+        return 0 if is_serving(os.environ) else 1
     try:
         settings = read_settings(arguments, os.environ)
     except SettingsRefused as refused:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +16,7 @@ from voxplain_server import app
 from voxplain_server.settings import Limits, Settings, read_settings
 from voxplain_server.workers.pool import _DRAINED_WITHIN_S
 
-ROOT = Path(__file__).parents[2]
-BASE = ROOT / "deploy" / "kustomize" / "base"
+from tests.deploy.rendering import BASE, ROOT, render
 
 
 def test_every_resource_of_the_kustomization_exists_and_none_is_left_out() -> None:
@@ -73,9 +72,21 @@ def test_a_bundle_may_take_its_whole_time_to_check_before_the_startup_probe_give
     assert probe["periodSeconds"] * probe["failureThreshold"] > Limits().check_seconds
 
 
-def test_the_grace_of_the_pod_is_longer_than_the_servers(manifests: dict[str, Any]) -> None:
-    server = Limits().drain_seconds + _DRAINED_WITHIN_S + app.FAREWELL_SECONDS
-    assert manifests["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= 1.5 * server
+def test_the_grace_of_the_pod_is_longer_than_the_longest_job_and_all_that_follows(
+    manifests: dict[str, Any], tmp_path: Path
+) -> None:
+    environ = _image_variables() | _pod_variables(manifests)
+    limits = read_settings(["--models", str(tmp_path)], environ).limits
+    assert limits.drain_seconds >= limits.job_seconds
+    before = int(_container(manifests)["lifecycle"]["preStop"]["exec"]["command"][1])
+    after = limits.drain_seconds + _DRAINED_WITHIN_S + app.FAREWELL_SECONDS
+    assert manifests["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > before + after
+    assert limits.drain_seconds > Limits().drain_seconds
+
+
+def test_memory_is_asked_for_as_it_is_limited(manifests: dict[str, Any]) -> None:
+    resources = _container(manifests)["resources"]
+    assert resources["requests"]["memory"] == resources["limits"]["memory"]
 
 
 def test_a_service_named_like_the_variables_cannot_set_the_servers_port(manifests: dict[str, Any]) -> None:
@@ -121,12 +132,14 @@ def test_every_variable_of_the_pod_is_one_that_the_server_reads(manifests: dict[
 def test_every_variable_of_the_image_is_one_that_the_server_reads(variables: set[str]) -> None:
     own = {name for name in _image_variables() if name.startswith("VOXPLAIN_")}
     assert {"VOXPLAIN_MODELS", "VOXPLAIN_HOST"} <= own <= variables
+    # Whoever runs it must say so: an image that opens its port to anybody by itself would be run that way.
+    assert "VOXPLAIN_INSECURE" not in own
 
 
 def test_the_variables_of_image_and_pod_make_settings_that_listen_beyond_loopback(
     manifests: dict[str, Any], tmp_path: Path
 ) -> None:
-    environ = _image_variables() | {each["name"]: each["value"] for each in _container(manifests)["env"] if "value" in each}
+    environ = _image_variables() | _pod_variables(manifests)
     settings = read_settings(["--models", str(tmp_path)], environ)
     assert (settings.host, settings.insecure) == ("0.0.0.0", True)
     with pytest.raises(ValueError, match="plaintext"):
@@ -166,18 +179,30 @@ def test_stale_stubs_of_a_checkout_do_not_reach_the_build() -> None:
     assert generated <= set((ROOT / ".dockerignore").read_text().split())
 
 
-def test_the_extra_of_the_image_is_one_of_the_package() -> None:
-    extras = _project()["optional-dependencies"]
-    (default,) = (arguments.partition("=")[2] for word, arguments in _instructions() if arguments.startswith("EXTRA="))
-    comment = re.search(r"^# (server): .*\b(server-cpu): ", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    assert comment is not None
-    assert {default, *comment.groups()} <= set(extras)
+def test_the_targets_of_the_image_install_extras_of_the_package() -> None:
+    installs = [arguments for word, arguments in _instructions() if word == "RUN" and "pip install" in arguments]
+    extras = [re.search(r'"\.\[([a-z-]+)\]"', arguments) for arguments in installs]
+    assert [found[1] for found in extras if found] == ["server-cpu", "server"]
+    assert {"server-cpu", "server"} <= set(_project()["optional-dependencies"])
+    assert all("--constraint constraints.txt" in arguments for arguments in installs)
 
 
-def test_the_build_pins_what_the_constraints_pin() -> None:
-    install = next(arguments for word, arguments in _instructions() if word == "RUN" and "pip install" in arguments)
-    assert "--constraint constraints.txt" in install
-    assert '".[${EXTRA}]"' in install
+def test_the_stage_that_builds_is_none_of_the_images() -> None:
+    stages = {arguments.split()[-1]: arguments.split()[0] for word, arguments in _instructions() if word == "FROM"}
+    assert (stages["cpu"], stages["gpu"], stages["runtime"], stages["source"]) == ("runtime", "runtime", "${BASE}", "${BASE}")
+    assert list(stages)[-1] == "cpu"
+
+
+def test_the_image_asks_after_its_own_health() -> None:
+    assert yaml.safe_load(_last("HEALTHCHECK").partition("CMD ")[2]) == ["voxplain-server", "health"]
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    if not hadolint.exists():
+        pytest.skip("hadolint is not installed")
+    done = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.fixture(params=["as written", "as rendered"])
@@ -185,11 +210,7 @@ def manifests(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The base's manifests by kind; as written: with the labels and the tag of the kustomization put in by hand."""
     if request.param == "as written":
         return _written()
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("no kubectl here to render the base")
-    rendered = subprocess.run([kubectl, "kustomize", str(BASE)], check=True, capture_output=True, text=True, timeout=60)
-    return {each["kind"]: each for each in yaml.safe_load_all(rendered.stdout)}
+    return {each["kind"]: each for each in render(BASE)}
 
 
 @pytest.fixture
@@ -216,6 +237,7 @@ def _written() -> dict[str, Any]:
         template["metadata"].setdefault("labels", {}),
         found["Deployment"]["spec"]["selector"]["matchLabels"],
         found["Service"]["spec"]["selector"],
+        found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
     ):
         place.update(labels["pairs"])
     (container,) = template["spec"]["containers"]
@@ -236,6 +258,10 @@ def _documents(path: Path) -> list[dict[str, Any]]:
 def _container(manifests: dict[str, Any]) -> dict[str, Any]:
     (container,) = manifests["Deployment"]["spec"]["template"]["spec"]["containers"]
     return dict(container)
+
+
+def _pod_variables(manifests: dict[str, Any]) -> dict[str, str]:
+    return {each["name"]: each["value"] for each in _container(manifests)["env"] if "value" in each}
 
 
 def _container_ports(manifests: dict[str, Any]) -> dict[str, int]:

@@ -64,6 +64,9 @@ class OnnxEngine:
         self._run_options = onnxruntime.RunOptions()
         self._interrupted = False
         self._last_shapes: tuple[tuple[int, ...], ...] | None = None
+        if device == "cuda":
+            # CUDA and cuDNN may lie in wheels beside onnxruntime, where the loader does not look; without them it only logs.
+            onnxruntime.preload_dlls()
         self._session = onnxruntime.InferenceSession(
             with_score_output(model_file, model.output.score_name).SerializeToString(),
             sess_options=_session_options(threads),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from voxplain.v1 import catalog_pb2, explain_pb2
@@ -14,6 +15,20 @@ SERVICES = (
     explain_pb2.DESCRIPTOR.services_by_name["ExplainService"].full_name,
     catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
 )
+
+DEFAULT_PORT = 50052
+_ASK_SECONDS = 3.0
+
+
+def is_serving(environ: Mapping[str, str]) -> bool:
+    """Ask the server on this host whose health port VOXPLAIN_HEALTH_PORT names."""
+    port = environ.get("VOXPLAIN_HEALTH_PORT") or DEFAULT_PORT
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options=(("grpc.enable_http_proxy", 0),)) as channel:
+        try:
+            told = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_ASK_SECONDS)
+        except grpc.RpcError:
+            return False
+    return bool(told.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 class HealthServer:

@@ -7,7 +7,7 @@ import asyncio
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
-from voxplain_server.service.health import SERVICES, HealthServer
+from voxplain_server.service.health import SERVICES, HealthServer, is_serving
 from voxplain_server.service.policy import METHODS
 
 
@@ -87,3 +87,15 @@ async def test_a_compute_that_fails_before_the_start_is_over_keeps_health_from_s
     await asyncio.sleep(0)
     await health.stop()
     assert told == []
+
+
+async def test_the_image_asks_whether_the_server_on_its_host_serves() -> None:
+    server = HealthServer()
+    environ = {"VOXPLAIN_HEALTH_PORT": str(await server.start("127.0.0.1:0"))}
+    assert not await asyncio.to_thread(is_serving, environ)
+    await server.serving()
+    assert await asyncio.to_thread(is_serving, environ)
+    await server.stopping()
+    assert not await asyncio.to_thread(is_serving, environ)
+    await server.stop()
+    assert not await asyncio.to_thread(is_serving, environ)
