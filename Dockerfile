@@ -5,10 +5,6 @@ ARG BASE=python:3.11-slim-bookworm
 
 # What is installed, and what it is built with; nothing of this stage but /opt/voxplain is in an image.
 FROM ${BASE} AS source
-# Where pip looks besides its index, for instance PyTorch's index of CPU wheels, or a folder; unset unless given.
-ARG PIP_EXTRA_INDEX_URL
-ARG PIP_FIND_LINKS
-ARG PIP_NO_INDEX
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
@@ -19,10 +15,18 @@ COPY client client
 RUN python3 -m venv /opt/voxplain
 
 FROM source AS build-cpu
+# Where pip looks besides its index, for instance PyTorch's index of CPU wheels, or a folder; unset unless given. Not every builder hands
+# arguments on to the stages that follow.
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
+ARG PIP_NO_INDEX
 RUN /opt/voxplain/bin/pip install --constraint constraints.txt ".[server-cpu]"
 
 # CUDA and cuDNN come as wheels: those that onnxruntime-gpu names, and those of torch. The node brings the driver.
 FROM source AS build-gpu
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
+ARG PIP_NO_INDEX
 RUN /opt/voxplain/bin/pip install --constraint constraints.txt ".[server]" "onnxruntime-gpu[cuda,cudnn]"
 
 FROM ${BASE} AS runtime
