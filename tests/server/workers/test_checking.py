@@ -49,6 +49,9 @@ def test_the_catalogue_tells_what_a_client_needs(ward: Ward) -> None:
     assert ward.catalog.find("tiny-glioma").traits.evaluation_voxels == 4 * 12 * 14 * 10
     (lacking,) = [each for each in told.methods if not each.available]
     assert (lacking.method, [reason.code for reason in lacking.reasons]) == ("feature-permutation", ["NO_DONORS"])
+    variants = {each.method: each.variant_of for each in told.methods if each.variant_of}
+    assert set(variants) == {"antithetic-shapley", "leverage-shap", "fold-over-lime"}
+    assert set(variants.values()) <= {each.method for each in told.methods}
     assert set(told.default_layers) <= set(told.layers)
     assert not ward.catalog.find("tiny-fixed").description.batched
 
@@ -128,7 +131,7 @@ def test_the_report_says_what_works_and_what_to_change(ward: Ward) -> None:
     told = "\n".join(check_report.report(ward.catalog))
     assert "tiny-glioma, version 1: A tiny model for tests." in told
     assert "t1c: 12 x 14 x 10 voxels" in told
-    assert "Methods that work (16)" in told
+    assert "Methods that work (19)" in told
     assert "feature-permutation does not work: NO_DONORS" in told
     assert "largest relative difference" in told
     assert "corrupt, version 1: REFUSED, CORRUPT_MODEL_FILE" in told
