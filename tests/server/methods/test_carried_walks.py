@@ -81,7 +81,8 @@ def test_given_captums_permutations_it_is_captums_estimate(
     with torch.no_grad():
         theirs = captums.attribute(case, feature_mask=mask, n_samples=WALKS)[0].numpy()
     ours = np.stack(values.features.paint(values.values))
-    assert np.abs(ours - theirs).max() <= 1e-9 * np.abs(theirs).max()
+    # Captum keeps its sums in float32.
+    assert np.abs(ours - theirs).max() <= 1e-6 * np.abs(theirs).max()
 
 
 def test_an_antithetic_group_is_carried_as_one_chain_and_answers_as_whole_passes(found: Setting, plan: WalkPlan) -> None:
