@@ -107,6 +107,6 @@ def _network(found: Setting) -> torch.nn.Module:
         def forward(self, case: torch.Tensor) -> torch.Tensor:
             answers = twin(case.double())
             answers = answers[0] if isinstance(answers, (tuple, list)) else answers
-            return sum(weight * answers[:, index] for index, weight in found.score.weights)  # type: ignore[return-value]
+            return torch.stack([weight * answers[:, index] for index, weight in found.score.weights]).sum(dim=0)
 
     return Scored()
