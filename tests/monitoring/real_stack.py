@@ -84,6 +84,11 @@ def test_the_server_stays_within_its_series(stack: Stack) -> None:
     assert 100 < float(samples["value"][1]) <= 500
 
 
+def test_nothing_unforeseen_happens_under_load(stack: Stack) -> None:
+    (faults,) = stack.query("sum(voxplain_internal_faults_total)")
+    assert float(faults["value"][1]) == 0
+
+
 def test_a_refused_model_fires_an_alert_that_reaches_the_receiver(stack: Stack) -> None:
     until(lambda: "VoxplainModelRefused" in stack.alerts_received(), "Alertmanager has the alert", seconds=30)
     until(lambda: "VoxplainModelRefused" in stack.notified, "the receiver has the alert", seconds=30)

@@ -23,4 +23,6 @@ def test_asking_for_every_method_loads_nothing_heavy() -> None:
         f"print(len(all_methods()), [name for name in {HEAVY!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "17 []"
+    count, heavy = done.stdout.strip().split(" ", 1)
+    assert int(count) >= 17
+    assert heavy == "[]"

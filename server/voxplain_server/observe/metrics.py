@@ -131,6 +131,15 @@ class Metrics:
         self.build = Gauge("voxplain_build_info", "Always 1.", ("version",), registry=self.registry)
         self.admitted_limit.set(max_bytes)
         self.in_flight_limit.set(max_calls)
+        # Born at 0: of a series that begins at 1 Prometheus does not see the first increase, and no alert would.
+        for family, values in (
+            (self.calls, ("completed", "drained", "cancelled", "failed")),
+            (self.worker_restarts, ("died", "silent", "cancel", "start")),
+            (self.rejections, ("QUEUE_FULL", "MEMORY_EXHAUSTED", "CALL_TOO_LARGE")),
+            (self.saved, ("unchanged", "shared", "checkpoint")),
+        ):
+            for value in values:
+                family.labels(value)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)

@@ -111,6 +111,19 @@ def test_a_server_has_at_most_500_series_whatever_happens() -> None:
     assert series(metrics) == worst
 
 
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("voxplain_worker_restarts_total", {"reason": "died"}),
+        ("voxplain_admission_rejections_total", {"reason": "QUEUE_FULL"}),
+        ("voxplain_calls_total", {"outcome": "failed"}),
+        ("voxplain_evaluations_saved_total", {"reason": "shared"}),
+    ],
+)
+def test_what_alerts_look_at_begins_at_zero_so_that_the_first_increase_is_seen(name: str, labels: dict[str, str]) -> None:
+    assert Metrics().registry.get_sample_value(name, labels) == 0
+
+
 def test_what_finds_no_room_is_counted_under_other() -> None:
     metrics = metrics_with_models()
     storm(metrics)
