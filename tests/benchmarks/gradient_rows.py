@@ -55,6 +55,8 @@ def many_passes(name: str = "vgg-like", edge: int = 128) -> Iterator[Figure]:
 def _parity(ours: OurServer, maps: dict[str, np.ndarray], peer: PeerRun) -> Iterator[Figure]:
     worst = {method: difference(each, np.broadcast_to(peer.maps[method], each.shape)) for method, each in maps.items()}
     told = ", ".join(f"{method} {gap:.1g}" for method, gap in worst.items())
-    yield figure("parity/gradient_methods_vs_captum", max(worst.values()), "relative", f"both in channels-last memory: {told}")
+    yield figure("parity/gradient_methods_vs_captum", max(worst.values()), "relative", f"folded alike, channels-last: {told}")
     itself = difference(peer.maps["gradient"], peer.maps["gradient-contiguous"])
-    yield figure("parity/captum_vs_itself_by_layout", itself, "relative", "its gradient in channels-last and contiguous memory")
+    yield figure(
+        "parity/captum_vs_itself_by_layout", itself, "relative", "its gradient, folded and channels-last against neither"
+    )
