@@ -45,6 +45,7 @@ from tests.server.methods.table_game import TableGame
 Numbers = npt.NDArray[np.float64]
 
 SEEDS = 20
+BATCH = 4
 CASES = ("case-1", "case-2")
 MODALITIES = method_pb2.FeatureGrouping(grid=method_pb2.GridGrouping(edge_voxels=[56, 64, 19]), shared=False)
 BOXES = method_pb2.FeatureGrouping(grid=method_pb2.GridGrouping(edge_voxels=[28, 32, 19]), shared=True)
@@ -146,7 +147,7 @@ def score_all(held: HeldModel, name: str, grouping: method_pb2.FeatureGrouping) 
     game = open_game(setting, method_pb2.Baseline(zero=method_pb2.ZeroBaseline()), grouping)
     players = np.arange(game.players.size)
     perturbations = [game.without(players[(number >> players & 1) == 0]) for number in range(2**players.size)]
-    scores = held.evaluator.scores(case, target.score, perturbations, batch_size=1, cancelled=lambda: False)
+    scores = held.evaluator.scores(case, target.score, perturbations, batch_size=BATCH, cancelled=lambda: False)
     return TableGame(scores, _energies(game, case.volumes))
 
 
