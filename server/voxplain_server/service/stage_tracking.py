@@ -25,6 +25,7 @@ class StageTracking:
     def __init__(self, spans: CallSpans, methods: Mapping[str, str], *, on_first_map: Callable[[float], None]) -> None:
         self._spans = spans
         self._methods = methods
+        self._to_come = list(methods)
         self._on_first_map: Callable[[float], None] | None = on_first_map
         self._begin = time.monotonic()
 
@@ -52,6 +53,11 @@ class StageTracking:
 
     def passed_on(self, event: JobEvent) -> None:
         """An event is out."""
+        if isinstance(event, explain_pb2.MethodResult) and event.method_key in self._to_come:
+            # Methods are computed in their order; one that is quick ends before any Progress has told of it.
+            self._to_come.remove(event.method_key)
+            if self._to_come:
+                self._spans.enter(COMPUTE, method=self._methods[self._to_come[0]])
         if self._on_first_map is not None and isinstance(event, MapReady):
             self._on_first_map(time.monotonic() - self._begin)
             self._on_first_map = None
