@@ -22,14 +22,15 @@ def measure(name: str = "vgg-like", edge: int = 128, blocks: int = BLOCKS) -> It
     """Parity on windows so large that Captum's whole map is affordable, and on small ones by whole passes; then the rows."""
     captum = run_both("occlusion", edge, name)
     with our_server(SUBJECTS[name], edge) as ours:
-        yield _parity(ours, captum["default"])
+        compared, engine = _parity(ours, captum["default"])
+        yield compared
     for fill in ("zero", "noise"):
-        found = sample_windows(name, edge, fill, blocks=blocks)
+        found = sample_windows(name, edge, fill, blocks=blocks, engine=engine)
         grid = int(found["grid"])
         seconds = {allocator: run.total(grid) for allocator, run in captum.items()}
         theirs = " and ".join(f"{1000 * run.each:.0f}" for run in captum.values())
         told = f"{1000 * found['each']:.2f} ms against {theirs} ms"
-        sample = f"{found['windows']:.0f} of {grid} windows at random, {found['changing']:.0f} of them change voxels"
+        sample = f"{found['windows']:.0f} of {grid} windows at random, {found['changing']:.0f} of them change voxels; {engine}"
         yield from row(f"occlusion_11_5_{fill}", found["each"] * grid, seconds, f"a window {told}; {sample}")
         if fill == "noise":
             told = "effects of 11^3 windows against whole passes of ONNX Runtime, relative to the largest"
@@ -41,12 +42,14 @@ def measure(name: str = "vgg-like", edge: int = 128, blocks: int = BLOCKS) -> It
         yield figure("rate/occlusion_vs_captum", captum["default"].each / dense["each"], "x", told)
 
 
-def _parity(ours: OurServer, peer: PeerRun) -> Figure:
+def _parity(ours: OurServer, peer: PeerRun) -> tuple[Figure, str]:
+    """The figure, and the engine that the server chose for this network and host."""
     column = [ours.edge, ours.edge // 2, ours.edge // 2]
     window = method_pb2.Occlusion(window=column, stride=column)
     window.fill.zero.SetInParent()
     result = ours.explain([method_pb2.Method(occlusion=window)])
-    return parity("occlusion", ours.maps(result, "occlusion"), peer.maps["occlusion"], result.prediction.score)
+    compared = parity("occlusion", ours.maps(result, "occlusion"), peer.maps["occlusion"], result.prediction.score)
+    return compared, result.results["occlusion"].engine
 
 
 def parity(name: str, ours: np.ndarray, theirs: np.ndarray, score: float) -> Figure:

@@ -1,6 +1,6 @@
 """A uniform sample of the windows of the default occlusion, as a worker evaluates them: whole blocks, drawn at random.
 
-    python -m tests.benchmarks.sampled_windows SUBJECT EDGE {zero|noise} BLOCKS [ENGINE]
+    python -m tests.benchmarks.sampled_windows SUBJECT EDGE {zero|noise} BLOCKS ENGINE
 
 Prints one JSON line: seconds for each window of the whole grid, those counted in that change nothing.
 """
@@ -38,7 +38,7 @@ SCORE_SPACINGS = 32
 """Differences of scores below so many float32 spacings of the score are rounding."""
 
 
-def sample_windows(subject: str, edge: int, fill: str, *, blocks: int, engine: str = "incremental-cpu") -> dict[str, float]:
+def sample_windows(subject: str, edge: int, fill: str, *, blocks: int, engine: str) -> dict[str, float]:
     """Run it in a fresh process with a worker's environment."""
     command = [sys.executable, "-m", "tests.benchmarks.sampled_windows", subject, str(edge), fill, str(blocks), engine]
     environ = worker_environment(THREADS, os.environ)
