@@ -77,7 +77,8 @@ def expect_time(
     """
     voxels = sum(math.prod(shape) for shape in shapes)
     methods = {
-        each.key: evaluations[each.key] * _seconds_each(each, traits, shapes, engine=engine) + MAP_SECONDS_PER_VOXEL * voxels
+        each.key: evaluations[each.key] * expect_seconds_each(each, traits, shapes, engine=engine)
+        + MAP_SECONDS_PER_VOXEL * voxels
         for each in spec.methods
     }
     sent = sum(math.prod(tensor.shape) for tensor in spec.tensors) + voxels * len(spec.methods)
@@ -88,7 +89,10 @@ def expect_time(
     )
 
 
-def _seconds_each(asked: method_pb2.Method, traits: ModelTraits, shapes: Sequence[tuple[int, ...]], *, engine: str) -> float:
+def expect_seconds_each(
+    asked: method_pb2.Method, traits: ModelTraits, shapes: Sequence[tuple[int, ...]], *, engine: str
+) -> float:
+    """Estimated time of one evaluation, or of one gradient pass, of a resolved method on modalities of these shapes."""
     which = asked.WhichOneof("method") or ""
     name, params = which.replace("_", "-"), getattr(asked, which)
     if all_methods()[name].needs_gradients:

@@ -24,6 +24,7 @@ from voxplain_server.models.cautions import describe_cautions
 from voxplain_server.models.targeting import ResolvedTarget, resolve_target
 from voxplain_server.models.traits import ModelTraits
 from voxplain_server.workers.channel import Channel
+from voxplain_server.workers.expected_time import expect_seconds_each
 from voxplain_server.workers.faults import describe_fault
 from voxplain_server.workers.held_model import HeldModel
 from voxplain_server.workers.map_making import MapMaker
@@ -289,17 +290,14 @@ class Session:
         if self._incremental is None:
             return self._answer_seconds
         # Its answer keeps every activation: it tells nothing about a whole pass.
-        return self._traits.evaluation_seconds_of([volume.shape for volume in self._case.volumes]) or self._answer_seconds
+        return self._traits.whole_pass_seconds_of([volume.shape for volume in self._case.volumes]) or self._answer_seconds
 
     def _answer_early(self, prediction: explain_pb2.Prediction) -> None:
         """Tell what the model answered at once: making supervoxels can take longer than all that came before."""
         answered = worker_pb2.Answered(prediction=prediction)
         for index in range(len(self._spec.methods)):
-            asked = self._spec.methods[index]
-            groups = hasattr(getattr(asked, asked.WhichOneof("method") or ""), "grouping")
-            # What an evaluation changes decides what it costs, and only the plan knows.
-            outline = self._expected(index) if groups or self._incremental is None else self._outline(index)
-            answered.prediction.plans.append(self._announce(index, outline))
+            # Nothing is planned for it: the plan of a method needs those of the methods before, and these their supervoxels.
+            answered.prediction.plans.append(self._announce(index, self._expected(index)))
         self._send(answered=answered)
 
     def _expected(self, index: int) -> worker_pb2.Outline:
@@ -331,14 +329,14 @@ class Session:
         )
 
     def _announce(self, index: int, outline: worker_pb2.Outline) -> explain_pb2.MethodPlan:
-        # A gradient pass is a forward and a backward pass, the latter about twice the work.
-        whole = self._pass_seconds * outline.evaluations * (3.0 if outline.gradient else 1.0)
         planned = self._plans.made(index)
+        shapes, asked = [volume.shape for volume in self._case.volumes], self._spec.methods[index]
+        expected = outline.evaluations * expect_seconds_each(asked, self._traits, shapes, engine=self._evaluator.name)
         announced = explain_pb2.MethodPlan(
-            method_key=self._spec.methods[index].key,
+            method_key=asked.key,
             evaluations=outline.evaluations,
             blocks=len(outline.starts),
-            estimated_duration=duration(whole if planned is None else planned.seconds),
+            estimated_duration=duration(expected if planned is None else planned.seconds),
             engine=self.held.gradient_engine if outline.gradient else self._evaluator.name,
             refused_reason=outline.refused.reason,
             savings=[] if planned is None else self._plans.savings(index),
