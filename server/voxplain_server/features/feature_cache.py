@@ -30,6 +30,15 @@ class FeatureCache:
         self._threads = threads
         self._made: dict[Hashable, FeatureSet | Labels | Volumes] = {}
 
+    @property
+    def labels(self) -> dict[Hashable, Labels]:
+        """The labels among what is kept: what was costly to make."""
+        return {key: made for key, made in self._made.items() if isinstance(made, np.ndarray)}
+
+    def take(self, labels: Mapping[Hashable, Labels]) -> None:
+        """Keep labels that were made elsewhere for the same case."""
+        self._made.update(labels)
+
     def remember(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """What is kept under a key, made on the first asking."""
         if key not in self._made:

@@ -17,7 +17,7 @@ from voxplain_server.workers.faults import error_of
 from voxplain_server.workers.job import Job, MapReady
 from voxplain_server.workers.leases import BLOCKS_AHEAD, Lease, Leases, Supply
 from voxplain_server.workers.mailbox import Heard, Joined, Lost, Mailbox
-from voxplain_server.workers.memory import close_all
+from voxplain_server.workers.memory import close_all, create_memory
 from voxplain_server.workers.method_run import Ending, MethodRun, runs_of
 from voxplain_server.workers.next_step import Action, Moment, Step, next_step
 from voxplain_server.workers.opening import opening
@@ -95,6 +95,7 @@ class Call:
         self._ready = ready
         self._loop = asyncio.get_running_loop()
         self._mailbox = Mailbox()
+        self._labels = create_memory(0)
         self._leases = Leases(supply, silence_s=settings.silence_s)
         self._current = 0
         self._help_refused = False
@@ -202,10 +203,9 @@ class Call:
 
     def _open(self, worker: Worker, *, lead: bool) -> None:
         self._leases.add(worker, lead=lead)
-        most = self._settings.max_loaded_models
-        worker.note_loaded(self.entry.model.digest, most=most)
+        worker.note_loaded(self.entry.model.digest, most=(most := self._settings.max_loaded_models))
         command = opening(self.job, self.entry, self.execution, lead=lead, max_loaded_models=most)
-        worker.send(worker_pb2.Command(open=command), [self.job.memory])
+        worker.send(worker_pb2.Command(open=command), [self.job.memory, self._labels])
 
     async def _listen(self, lease: Lease, event: worker_pb2.Event, descriptors: list[int]) -> None:
         kind = event.WhichOneof("event")
@@ -395,5 +395,6 @@ class Call:
             self._supply.release(worker, cancel=True)
         for run in self.runs:
             run.drop_maps()
+        close_all([self._labels])
         if self.board is not None:
             self.board.close()

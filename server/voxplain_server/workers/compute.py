@@ -139,6 +139,7 @@ class Compute:
                 held,
                 traits=traits,
                 memory=descriptors[0],
+                labels=descriptors[1],
                 channel=self._channel,
                 cancelled=lambda: self._asked(call),
                 abandoned=lambda: self._cancelled_call == call,

@@ -31,10 +31,12 @@ from voxplain_server.workers.map_making import MapMaker
 from voxplain_server.workers.map_sender import MapSender
 from voxplain_server.workers.method_result import make_prediction, make_result
 from voxplain_server.workers.method_run import duration
+from voxplain_server.workers.passes import passes_of
 from voxplain_server.workers.plan_book import PlanBook
 from voxplain_server.workers.planned import Planned, plan_method
 from voxplain_server.workers.score_board import ScoreBoard
 from voxplain_server.workers.sent_tensors import SentTensors, asks_for_donors
+from voxplain_server.workers.shared_labels import SharedLabels
 
 _TOLD_EVERY_S = 0.5
 
@@ -48,6 +50,7 @@ class Session:
         held: the model.
         traits: facts about its graph.
         memory: descriptor of the memory file with the tensors; it stays the caller's.
+        labels: descriptor of the memory file with the supervoxels of the call, likewise; None: it makes its own.
         channel: where maps go.
         cancelled: asked between batches, passes and steps.
         abandoned: whether the whole call was cancelled, so that nobody wants what there is.
@@ -61,6 +64,7 @@ class Session:
         *,
         traits: ModelTraits,
         memory: int,
+        labels: int | None = None,
         channel: Channel[worker_pb2.Command],
         cancelled: Callable[[], bool],
         abandoned: Callable[[], bool] = lambda: False,
@@ -79,6 +83,8 @@ class Session:
         self._planned: PlanBook | None = None
         self._answer_seconds = 0.0
         self._features = FeatureCache(threads=command.execution.threads_per_worker)
+        self._labels = SharedLabels(labels)
+        self._features.take(self._labels.read())
         self._passes = PassCache()
         self._board: ScoreBoard | None = None
         self._fitted: FittedCase | None = None
@@ -111,6 +117,7 @@ class Session:
             outline = self._outline(index)
             prepared.outlines.append(outline)
             prepared.prediction.plans.append(self._announce(index, outline))
+        self._labels.share(self._features.labels)
         return prepared
 
     def attach(self, descriptor: int, evaluations: Sequence[int]) -> None:
@@ -135,7 +142,7 @@ class Session:
         scores[needed] = self._scores(planned.plan, block.start + needed)
         board.scores(index)[here] = scores
         return worker_pb2.BlockDone(
-            batches=self._batches(int(needed.size)) if needed.size else {},
+            batches=passes_of(self._evaluator, int(needed.size), self._batch_size),
             method=index,
             block=number,
             evaluated=int(needed.size),
@@ -145,16 +152,6 @@ class Session:
             shared=int((planned.links.taken[here] & (sources != index)).sum()),
             seconds=time.monotonic() - began_at,
         )
-
-    def _batches(self, evaluated: int) -> dict[int, int]:
-        """Passes of the last `scores` by the perturbed cases that they held."""
-        taken = getattr(self._evaluator, "batches", None)
-        if taken is not None:
-            return dict(taken)
-        # A dense engine fills its batches one after the other.
-        size = self._command.execution.batch_size if self.held.model.batched else 1
-        whole, rest = divmod(evaluated, size)
-        return {batch: passes for batch, passes in ((size, whole), (rest, 1)) if batch and passes}
 
     def attribute(self, index: int) -> worker_pb2.Estimated:
         """Run a gradient method and send its maps."""
@@ -212,6 +209,7 @@ class Session:
         self._features, self._passes = FeatureCache(), PassCache()
         self.held.forget()
         self._tensors.close()
+        self._labels.close()
 
     # The case.
 
@@ -233,6 +231,10 @@ class Session:
             raise InternalFault("NO_BOARD", "the call has no board on this worker")
         return self._board
 
+    @property
+    def _batch_size(self) -> int:
+        return self._command.execution.batch_size if self.held.model.batched else 1
+
     def _stop_if_asked(self) -> None:
         if self._cancelled():
             raise Cancelled("CANCELLED", "the client cancelled")
@@ -245,7 +247,7 @@ class Session:
             self._case,
             self._target.score,
             [plan.perturbation(int(number)) for number in numbers],
-            batch_size=self._command.execution.batch_size,
+            batch_size=self._batch_size,
             cancelled=self._cancelled,
         )
         if not np.isfinite(scores).all():
