@@ -105,6 +105,11 @@ likewise: on the benchmark's network Captum differs from itself by 0.046, folded
 the network folded as the exporter folds the file, bit by bit. So parity is measured against Captum folded alike and in
 channels-last memory, in which we compute too; how far Captum is from itself stands beside it. Our forward pass does the same
 operations as the file in the same order; only the backward pass, which decides nothing, is computed in another one.
+
+**Where gradients spend their time**, one core, AVX-512, 128^3 channels-last: the input gradient of a convolution from 16 to 4
+channels takes as long as one from 16 to 16 (290 against 310 ms), because a vector holds 16; ours gives the four neighbours in a
+plane the free places. A ReLU that writes elsewhere takes 29 ms beside a convolution of 292, in place 6. **DeepLIFT** by default,
+Captum's rule, is Captum itself and needs its memory: 4.6 GB, over the 4 GB of a worker; `MAX_POOL_RULE_COMPLETE` stays below 2.5.
 """
 
 
