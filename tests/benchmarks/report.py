@@ -108,8 +108,8 @@ operations as the file in the same order; only the backward pass, which decides 
 
 **Where gradients spend their time**, one core, AVX-512, 128^3 channels-last: the input gradient of a convolution from 16 to 4
 channels takes as long as one from 16 to 16 (290 against 310 ms), because a vector holds 16; ours gives the four neighbours in a
-plane the free places. A ReLU that writes elsewhere takes 29 ms beside a convolution of 292, in place 6. **DeepLIFT** by default,
-Captum's rule, is Captum itself and needs its memory: 4.6 GB, over the 4 GB of a worker; `MAX_POOL_RULE_COMPLETE` stays below 2.5.
+plane the free places. A ReLU writing elsewhere takes 29 ms beside a convolution of 292, in place 6. **DeepLIFT** by default,
+Captum's rule, is Captum itself and needs its memory: 4.6 GB, over a worker's 4 GB. `MAX_POOL_RULE_COMPLETE` needs 2.4 GB.
 """
 
 
