@@ -71,7 +71,7 @@ class MeasurementCache:
             unfinished.write_bytes(to_json(measured))
             unfinished.replace(path)
         except OSError:
-            log.warning("the folder of --cache cannot be written to: models are measured again at the next start")
+            log.warning("cache_unwritable_measured_again", extra={"fields": {}})
 
     def _path(self, key: str) -> Path:
         return (self._folder or Path()) / f"{key}.json"
