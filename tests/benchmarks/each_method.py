@@ -42,7 +42,10 @@ def measure(name: str = "vgg-like", edge: int = 128) -> Iterator[Figure]:
 
 
 def _first_snapshot(ours: OurServer, name: str) -> tuple[float | None, int]:
-    """Seconds from the first sign of computing to the first snapshot, and its evaluations; None where there is none."""
+    """Seconds from the first sign of computing to the first map, and its evaluations; None where no snapshots are made.
+
+    A method that is done before a snapshot is due sends its final map at once.
+    """
     method: method_pb2.Method = make_method(name)
     for field, value in SHORTER.get(name, {}).items():
         setattr(getattr(method, name.replace("-", "_")), field, value)
@@ -62,6 +65,6 @@ def _first_snapshot(ours: OurServer, name: str) -> tuple[float | None, int]:
         for event in explanation:
             if began is None and isinstance(event, Progress) and event.stage == Progress.STAGE_COMPUTING:
                 began = time.perf_counter()
-            if found[0] is None and isinstance(event, MapReceived) and event.header.snapshot and began is not None:
+            if found[0] is None and isinstance(event, MapReceived) and name in SNAPPED and began is not None:
                 found = time.perf_counter() - began, event.header.evaluations_done
     return found

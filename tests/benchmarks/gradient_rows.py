@@ -15,6 +15,8 @@ from tests.benchmarks.rows import captum_totals, row
 from tests.benchmarks.subjects import SUBJECTS
 
 SIX = ("gradient", "input-x-gradient", "guided-backprop", "deconvolution", "grad-cam", "guided-grad-cam")
+REPEATS = 2
+"""The faster of so many runs counts, on both sides."""
 OTHERS: dict[str, int] = {"integrated-gradients": 50, "smooth-grad": 0, "gradient-shap": 0, "deep-lift": 0}
 """Methods by evaluations that Captum's time for each is multiplied with."""
 
@@ -38,7 +40,10 @@ def many_passes(name: str = "vgg-like", edge: int = 128) -> Iterator[Figure]:
     """IntegratedGradients, SmoothGrad, GradientShap and DeepLift, each in a call of its own."""
     with our_server(SUBJECTS[name], edge) as ours:
         ours.explain(["gradient"])
-        spent = {method: compute_seconds(ours.explain([method]).results, method) for method in OTHERS}
+        spent = {
+            method: min(compute_seconds(ours.explain([method]).results, method) for _ in range(1 if evaluations else REPEATS))
+            for method, evaluations in OTHERS.items()
+        }
     for method, evaluations in OTHERS.items():
         try:
             captum = run_both(method, edge, name)
@@ -53,7 +58,13 @@ def many_passes(name: str = "vgg-like", edge: int = 128) -> Iterator[Figure]:
 
 
 def _parity(ours: OurServer, maps: dict[str, np.ndarray], peer: PeerRun) -> Iterator[Figure]:
-    worst = {method: difference(each, np.broadcast_to(peer.maps[method], each.shape)) for method, each in maps.items()}
+    # Grad-CAM's layer is the last convolution on both sides only where the network classifies through one trunk.
+    layers_agree = not (ours.subject.late or ours.subject.segmentation)
+    worst = {
+        method: difference(each, np.broadcast_to(peer.maps[method], each.shape))
+        for method, each in maps.items()
+        if layers_agree or "grad-cam" not in method
+    }
     told = ", ".join(f"{method} {gap:.1g}" for method, gap in worst.items())
     yield figure("parity/gradient_methods_vs_captum", max(worst.values()), "relative", f"folded alike, channels-last: {told}")
     itself = difference(peer.maps["gradient"], peer.maps["gradient-contiguous"])
