@@ -98,7 +98,7 @@ class Metrics:
             self._counter(
                 "voxplain_evaluations", "Passes through a model: perturbed cases, or gradient passes.", "method", "engine"
             ),
-            most=26,
+            most=34,
         )
         self.saved = LabelSets(
             self._counter("voxplain_evaluations_saved", "Evaluations that needed no pass.", "reason"), most=4
@@ -136,7 +136,7 @@ class Metrics:
             (self.calls, ("completed", "drained", "cancelled", "failed")),
             (self.worker_restarts, ("died", "silent", "cancel", "start")),
             (self.rejections, ("QUEUE_FULL", "MEMORY_EXHAUSTED", "CALL_TOO_LARGE")),
-            (self.saved, ("unchanged", "shared", "checkpoint")),
+            (self.saved, ("unchanged", "repeated", "shared", "checkpoint")),
         ):
             for value in values:
                 family.labels(value)
