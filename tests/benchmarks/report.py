@@ -100,9 +100,9 @@ Counted on a net of five convolutions (4 x 128^3, random weights, 5.5 million wi
 differently: a window of the third pooling whose two largest values are two float32 spacings apart and whose smallest is a third
 below. It moves the gradient by 0.163 of its maximum at 0.45 % of the voxels; with the decisions of one layout imposed on the
 other they agree within 1.0e-6, and against float64 each decides one or two windows otherwise (0.031 and 0.163). Ties in the
-zero background are not the reason: they are exact in both layouts, and both take the first voxel. Folding BatchNorm rounds
-likewise: on the benchmark's network Captum differs from itself by 0.046, folded against not folded, while ours equals Captum on
-the network folded as the exporter folds the file, bit by bit. So parity is measured against Captum folded alike and in
+zero background are not the reason: they are exact in both layouts, and both take the first voxel. Folding BatchNorm rounds too:
+on the benchmark's network PyTorch's own gradient moves by 0.046 when it is folded, and not at all between the network folded as
+the exporter folds it and the twin of the file. So parity is measured against Captum folded alike and in
 channels-last memory, in which we compute too; how far Captum is from itself stands beside it. Our forward pass does the same
 operations as the file in the same order; only the backward pass, which decides nothing, is computed in another one.
 
