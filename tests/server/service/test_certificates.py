@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 from voxplain.v1 import catalog_pb2, catalog_pb2_grpc
-from voxplain_server.access import AccessRefused
+from voxplain_server.access import Access, AccessRefused
 from voxplain_server.service.certificates import Certificates
 
 from tests.server.service.authority import Authority, replace
@@ -122,3 +122,20 @@ def test_files_that_cannot_be_used_refuse_the_start(tmp_path: Path) -> None:
     authority.server(expired=True)
     with pytest.raises(AccessRefused, match="expired"):
         Certificates(access)
+
+
+async def test_a_secret_that_is_swapped_behind_a_link_is_seen(tmp_path: Path) -> None:
+    """As Kubernetes renews a mounted secret: ..data points to a folder, and tls.crt into ..data."""
+    first, second = Authority(folder(tmp_path, "..first")), Authority(folder(tmp_path, "..second"))
+    for each in (first, second):
+        each.server()
+    (tmp_path / "..data").symlink_to("..first")
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    access = Access(tls_cert=tmp_path / "tls.crt", tls_key=tmp_path / "tls.key")
+    async with running_front(access=access) as front:
+        assert await answers(front.address, first.client())
+        (tmp_path / "..new").symlink_to("..second")
+        (tmp_path / "..new").rename(tmp_path / "..data")
+        assert await answers(front.address, second.client())
+        assert not await answers(front.address, first.client())
