@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from voxplain_client.method_names import METHOD_NAMES
 
 from tests.benchmarks import full, part, report
 from tests.benchmarks.bounds import LIMITS, figure
 from tests.benchmarks.dirty_boxes import layers, mean_work
 from tests.benchmarks.subjects import SUBJECTS
+from tests.benchmarks.whole_call import SIXTEEN
 
 
 @pytest.fixture
@@ -51,6 +53,11 @@ def test_a_worker_may_need_four_gib_for_any_method() -> None:
 def test_a_part_that_is_not_there_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(part.PARTS, "absent", "no_such_module:measure")
     assert list(part.run_part("absent")) == ["not there"]
+
+
+def test_the_sixteen_are_those_of_the_study() -> None:
+    own = {"modality-shapley", "antithetic-shapley", "leverage-shap", "fold-over-lime"}
+    assert set(SIXTEEN) == set(METHOD_NAMES) - own
 
 
 def test_the_picture_counts_what_the_engine_counts() -> None:

@@ -18,7 +18,8 @@ from tests.benchmarks.report import read_report
 from tests.benchmarks.rows import row
 from tests.benchmarks.subjects import SUBJECTS
 
-SIXTEEN = tuple(name for name in METHOD_NAMES if name != "modality-shapley")
+SIXTEEN = METHOD_NAMES[:16]
+"""The methods of the published study, which the contract has first."""
 
 
 def measure(name: str = "vgg-like", edge: int = 128) -> Iterator[Figure]:
