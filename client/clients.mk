@@ -31,5 +31,23 @@ client-typescript: setup $(TS)/node_modules/.package-lock.json ## The TypeScript
 		--es_out=$(TS)/src/gen --es_opt=target=ts,import_extension=js $(PROTOS) $(RPC_PROTOS)
 	cd $(TS) && npm run --silent build
 
+# Debian packages Go's libraries as sources in GOPATH layout, and no module proxy is needed for them.
+GO := client/go
+GO_BUILD = $(abspath $(GO)/build)
+GO_RUN = cd $(GO_BUILD)/src/voxplain.dev/voxplain && \
+	GO111MODULE=off GOFLAGS=-p=1 GOPATH=$(GO_BUILD):/usr/share/gocode GOCACHE=$(GO_BUILD)/cache go
+GO_PACKAGES = voxplain.dev/voxplain voxplain.dev/voxplain/nifti voxplain.dev/voxplain/internal/driver \
+	voxplain.dev/voxplain/examples/explaindemo
+client-go: setup ## The Go client: stubs, library, example
+	mkdir -p $(GO_BUILD)/src/voxplain.dev $(GO_BUILD)/stubs
+	ln -sfn $(abspath $(GO)) $(GO_BUILD)/src/voxplain.dev/voxplain
+	$(GO_RUN) build -o $(GO_BUILD)/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
+	$(GO_RUN) build -o $(GO_BUILD)/protoc-gen-go-grpc google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	$(BIN)/python -m grpc_tools.protoc -I proto --plugin=protoc-gen-go=$(GO_BUILD)/protoc-gen-go \
+		--plugin=protoc-gen-go-grpc=$(GO_BUILD)/protoc-gen-go-grpc --go_out=$(GO_BUILD)/stubs --go-grpc_out=$(GO_BUILD)/stubs $(PROTOS)
+	rm -rf $(GO)/v1 && mv $(GO_BUILD)/stubs/voxplain.dev/voxplain/v1 $(GO)/v1
+	$(GO_RUN) build -o $(GO_BUILD)/driver voxplain.dev/voxplain/internal/driver
+	$(GO_RUN) build -o $(GO_BUILD)/explain_demo voxplain.dev/voxplain/examples/explaindemo
+
 conformance: setup ## Every client through every scenario, against one server; REQUIRE=typescript,go,cpp fails where one is missing
 	$(BIN)/python -m tests.conformance --require '$(REQUIRE)'

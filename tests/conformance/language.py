@@ -64,7 +64,7 @@ LANGUAGES = (
     Language(
         "go",
         ("client/go/build/driver",),
-        programs=("go", "protoc"),
+        programs=("go",),
         files=("/usr/share/gocode/src/google.golang.org/grpc/cmd/protoc-gen-go-grpc",),
     ),
     Language(
