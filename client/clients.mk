@@ -13,12 +13,15 @@ client-tools: ## Install Debian's toolchains for the clients in Go, C++ and Java
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(CLIENT_TOOLS) >/dev/null
 
 CLIENT_TOOLS = golang-go golang-google-grpc-dev golang-google-protobuf-dev golang-github-golang-protobuf-1-5-dev \
-	cmake g++ protobuf-compiler protobuf-compiler-grpc libgrpc++-dev libprotobuf-dev zlib1g-dev \
+	cmake g++ protobuf-compiler protobuf-compiler-grpc libgrpc++-dev libprotobuf-dev libssl-dev zlib1g-dev \
 	$(CLIENT_TOOLS_JAVA)
 
 # Debian builds its Java packages for the JRE at hand.
 CLIENT_TOOLS_JAVA = default-jdk-headless libgrpc-java libprotobuf-java protobuf-compiler-grpc-java-plugin libnetty-java \
 	libguava-java libperfmark-java libgeronimo-annotation-1.3-spec-java
+
+# Compilers side by side: as many as memory and the neighbours allow.
+JOBS ?= 2
 
 TS := client/typescript
 $(TS)/node_modules/.package-lock.json: $(TS)/package-lock.json
@@ -48,6 +51,11 @@ client-go: setup ## The Go client: stubs, library, example
 	rm -rf $(GO)/v1 && mv $(GO_BUILD)/stubs/voxplain.dev/voxplain/v1 $(GO)/v1
 	$(GO_RUN) build -o $(GO_BUILD)/driver voxplain.dev/voxplain/internal/driver
 	$(GO_RUN) build -o $(GO_BUILD)/explain_demo voxplain.dev/voxplain/examples/explaindemo
+
+CPP := client/cpp
+client-cpp: setup ## The C++ client: stubs, library, example
+	cmake -S $(CPP) -B $(CPP)/build -DGOOGLEAPIS_PROTO=$(SITE) -Wno-dev >/dev/null
+	cmake --build $(CPP)/build --parallel $(JOBS)
 
 conformance: setup ## Every client through every scenario, against one server; REQUIRE=typescript,go,cpp fails where one is missing
 	$(BIN)/python -m tests.conformance --require '$(REQUIRE)'
