@@ -65,4 +65,5 @@ demo: setup ## Start a server, explain one synthetic case by all methods, and lo
 include client/clients.mk
 
 clean: ## Remove what make made
+	rm -rf client/*/build client/go/v1 client/typescript/src/gen client/typescript/node_modules
 	rm -rf $(VENV) demo-out build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,6 +1,6 @@
 # Clients in other languages; included by the Makefile at the root. One command each makes its stubs from proto/, its library,
 # its example and its conformance driver. What each makes is never committed.
-.PHONY: client-tools client-typescript client-go client-cpp client-java conformance
+.PHONY: client-tools client-typescript client-go client-cpp client-java client-tests conformance
 
 # google/rpc/*.proto, for typed errors, come with googleapis-common-protos; protoc itself with grpcio-tools, or from Debian.
 SITE = $(shell $(BIN)/python -c 'import google.rpc, pathlib; print(pathlib.Path(google.rpc.__path__[0]).parents[1])')
@@ -18,7 +18,7 @@ CLIENT_TOOLS = golang-go golang-google-grpc-dev golang-google-protobuf-dev golan
 
 # Debian builds its Java packages for the JRE at hand.
 CLIENT_TOOLS_JAVA = default-jdk-headless libgrpc-java libprotobuf-java protobuf-compiler-grpc-java-plugin libnetty-java \
-	libguava-java libperfmark-java libgeronimo-annotation-1.3-spec-java
+	libguava-java libgoogle-gson-java libperfmark-java libgeronimo-annotation-1.3-spec-java
 
 # Compilers side by side: as many as memory and the neighbours allow.
 JOBS ?= 2
@@ -56,6 +56,32 @@ CPP := client/cpp
 client-cpp: setup ## The C++ client: stubs, library, example
 	cmake -S $(CPP) -B $(CPP)/build -DGOOGLEAPIS_PROTO=$(SITE) -Wno-dev >/dev/null
 	cmake --build $(CPP)/build --parallel $(JOBS)
+
+# Plain javac: Debian packages gRPC and protobuf as jars, and there is no Maven repository to ask.
+JAVA := client/java
+JARS = $(addprefix /usr/share/java/,$(addsuffix .jar,grpc-api grpc-context grpc-core grpc-netty grpc-protobuf grpc-protobuf-lite \
+	grpc-stub protobuf protobuf-util gson guava failureaccess netty-buffer netty-codec netty-codec-http \
+	netty-codec-http2 netty-codec-socks netty-common netty-handler netty-handler-proxy netty-resolver netty-transport perfmark-api geronimo-annotation-1.3-spec))
+EMPTY :=
+CLASSPATH = $(subst $(EMPTY) $(EMPTY),:,$(strip $(wildcard $(JARS))))
+client-java: setup ## The Java client: stubs and a thin library
+	rm -rf $(JAVA)/build && mkdir -p $(JAVA)/build/stubs $(JAVA)/build/classes
+	protoc -I proto -I $(SITE) --java_out=$(JAVA)/build/stubs --grpc-java_out=$(JAVA)/build/stubs \
+		--plugin=protoc-gen-grpc-java=$(shell command -v grpc_java_plugin) $(PROTOS) $(RPC_PROTOS)
+	find $(JAVA)/build/stubs -name '*.java' >$(JAVA)/build/stubs.txt
+	javac -nowarn -proc:none -encoding UTF-8 -cp $(CLASSPATH) -d $(JAVA)/build/classes @$(JAVA)/build/stubs.txt 2>/dev/null
+	javac -Xlint:all,-classfile,-processing,-path -Werror -proc:none -encoding UTF-8 -cp $(JAVA)/build/classes:$(CLASSPATH) \
+		-d $(JAVA)/build/classes $(JAVA)/src/dev/voxplain/client/*.java
+	printf '#!/bin/sh\nexec java -Xmx2g -cp %s dev.voxplain.client.Driver\n' \
+		'$(abspath $(JAVA)/build/classes):$(CLASSPATH)' >$(JAVA)/build/driver
+	chmod +x $(JAVA)/build/driver
+
+client-tests: client-typescript client-go client-cpp ## Lint and unit tests of the TypeScript, Go and C++ clients
+	cd $(TS) && npm run --silent lint && npm run --silent test
+	test -z "$$(gofmt -l $(GO)/*.go $(GO)/nifti $(GO)/internal $(GO)/examples)"
+	$(GO_RUN) vet $(GO_PACKAGES)
+	$(GO_RUN) test voxplain.dev/voxplain voxplain.dev/voxplain/nifti
+	$(CPP)/build/unit_tests
 
 conformance: setup ## Every client through every scenario, against one server; REQUIRE=typescript,go,cpp fails where one is missing
 	$(BIN)/python -m tests.conformance --require '$(REQUIRE)'

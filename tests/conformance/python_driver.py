@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 from google.protobuf import json_format
 from voxplain.errors import VoxplainError
@@ -52,9 +53,10 @@ def main() -> None:
 
 
 def _answer(asked: Mapping[str, Any]) -> None:
+    request = _request(asked)
     start = time.monotonic()
-    with Client(asked["server"]) as client:
-        explanation = client.send(_request(asked), timeout_s=asked.get("timeout_s"))
+    with Client(asked["server"], credentials=_credentials(asked)) as client:
+        explanation = client.send(request, timeout_s=asked.get("timeout_s"))
         try:
             for event in explanation:
                 _tell_event(event, time.monotonic() - start)
@@ -69,6 +71,15 @@ def _answer(asked: Mapping[str, Any]) -> None:
                 field=error.field,
                 retry_after_s=error.retry_after_s,
             )
+
+
+def _credentials(asked: Mapping[str, Any]) -> grpc.ChannelCredentials | None:
+    if "ca_file" not in asked:
+        return None
+    roots, key, certificate = (
+        Path(asked[name]).read_bytes() if name in asked else None for name in ("ca_file", "key_file", "certificate_file")
+    )
+    return grpc.ssl_channel_credentials(roots, key, certificate)
 
 
 def _request(asked: Mapping[str, Any]) -> Request:

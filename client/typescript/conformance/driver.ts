@@ -64,6 +64,7 @@ async function answer(asked: Asked): Promise<void> {
   const key = read(asked.key_file);
   const tls = ca && { ca, ...(cert && { cert }), ...(key && { key }) };
   const client = new Client(asked.server, { tls, token: asked.token });
+  const volumes = asked.volumes.map(readVolume);
   const start = performance.now();
   const tell = (event: string, fields: object): void => {
     process.stdout.write(`${JSON.stringify({ event, t: (performance.now() - start) / 1000, ...fields })}\n`);
@@ -71,7 +72,7 @@ async function answer(asked: Asked): Promise<void> {
   try {
     const explanation = client.explain({
       ...fromJson(ExplainSpecSchema, asked.spec),
-      volumes: asked.volumes.map(readVolume),
+      volumes,
       chunks: UPLOADS[asked.upload ?? "in-order"] ?? inOrder,
       timeoutMs: asked.timeout_s === undefined ? undefined : asked.timeout_s * 1000,
     });
