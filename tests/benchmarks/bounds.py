@@ -10,6 +10,8 @@ BOUNDS: dict[str, tuple[float, str]] = {
     "parity/feature_ablation_vs_captum": (5e-4, "max"),
     "parity/gradient_methods_vs_captum": (1e-4, "max"),
     "upload/136MiB": (0.8, "min"),
+    "upload/cpp_136MiB": (0.8, "min"),
+    "upload/go_136MiB": (0.8, "min"),
     "upload/memory_growth_vs_payload": (1.1, "max"),
     "upload/left_after_1s": (32.0, "max"),
     "overhead/lime_call_vs_in_process": (1.05, "max"),

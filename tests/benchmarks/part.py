@@ -20,6 +20,7 @@ from tests.benchmarks.figure import Figure
 
 PARTS: dict[str, str] = {
     "upload": "upload:measure",
+    "languages": "languages:measure",
     "overhead": "overhead:measure",
     "occlusion": "occlusion_rows:measure",
     "ablation": "coalition_rows:ablation",

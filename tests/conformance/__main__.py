@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.conformance.cases import Cases, write_cases
 from tests.conformance.driver import Driver, DriverFailed
 from tests.conformance.judge import digests, judge
 from tests.conformance.language import LANGUAGES, BuildFailed, Language
+from tests.conformance.protected import Protected, protected_server
 from tests.conformance.scenario import Scenario, read_scenarios
 from tests.conformance.trouble import SERVER_ARGUMENTS, calls_in_flight, surroundings
 from tests.serving import RunningServer
@@ -31,6 +33,15 @@ IDLE_SECONDS = 15.0
 
 Verdicts = dict[tuple[str, str], list[str]]
 """By scenario and language: what is wrong; empty: passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What scenarios run on: cases, the open server, and the one that asks who is there."""
+
+    cases: Cases
+    server: RunningServer
+    protected: Protected
 
 
 def main() -> int:
@@ -49,8 +60,11 @@ def main() -> int:
             sys.stdout.write(f"{language.name}: {problem}\n")
     with tempfile.TemporaryDirectory() as scratch:
         cases = write_cases(Path(scratch))
-        with RunningServer(cases.models, SERVER_ARGUMENTS) as server:
-            verdicts |= run(scenarios, languages, cases=cases, server=server)
+        with (
+            RunningServer(cases.models, SERVER_ARGUMENTS) as server,
+            protected_server(cases.models, Path(scratch)) as protected,
+        ):
+            verdicts |= run(scenarios, languages, stage=Stage(cases, server, protected))
     Console(width=120).print(_table(scenarios, wanted, verdicts))
     failed = sum(bool(faults) for faults in verdicts.values())
     for (scenario, name), faults in verdicts.items():
@@ -60,7 +74,7 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def run(scenarios: Sequence[Scenario], languages: Sequence[Language], *, cases: Cases, server: RunningServer) -> Verdicts:
+def run(scenarios: Sequence[Scenario], languages: Sequence[Language], *, stage: Stage) -> Verdicts:
     """Run scenarios, each in all languages, Python first."""
     verdicts: Verdicts = {}
     with ExitStack() as held:
@@ -70,14 +84,14 @@ def run(scenarios: Sequence[Scenario], languages: Sequence[Language], *, cases: 
             for language in languages:
                 start = time.monotonic()
                 try:
-                    events = converse(scenario, drivers[language.name], cases=cases, server=server)
+                    events = converse(scenario, drivers[language.name], stage)
                     faults = judge(scenario.expect, events, reference)
                 except DriverFailed as failure:
                     events, faults = [], [str(failure)]
                     drivers[language.name] = held.enter_context(Driver(language.command))
                 if language.name == "python":
                     reference = digests(events)
-                if scenario.expect.idle and not _idle(server):
+                if scenario.expect.idle and not _idle(stage.server):
                     faults.append("the server still holds its call")
                 verdicts[scenario.name, language.name] = faults
                 seconds = time.monotonic() - start
@@ -86,17 +100,18 @@ def run(scenarios: Sequence[Scenario], languages: Sequence[Language], *, cases: 
     return verdicts
 
 
-def converse(scenario: Scenario, driver: Driver, *, cases: Cases, server: RunningServer) -> list[dict[str, Any]]:
+def converse(scenario: Scenario, driver: Driver, stage: Stage) -> list[dict[str, Any]]:
     """Run one scenario in one language and return its events.
 
     Raises:
         DriverFailed: the driver ended first, or took too long.
     """
-    volumes = cases.volumes[scenario.case or scenario.model]
+    volumes = stage.cases.volumes[scenario.case or scenario.model]
+    shown = stage.protected.shown(scenario.access) | {"server": stage.protected.address} if scenario.access else {}
     spec = {"model": scenario.model, **scenario.request["spec"]}
     events = []
-    with surroundings(scenario.trouble, server) as around:
-        request = {**scenario.request, "spec": spec, "server": around.address, "volumes": volumes}
+    with surroundings(scenario.trouble, stage.server) as around:
+        request = {**scenario.request, "spec": spec, "server": around.address, "volumes": volumes, **shown}
         for event in driver.events(request):
             events.append(event)
             around.watch(event)

@@ -9,14 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 from google.protobuf import json_format
 from voxplain.errors import VoxplainError
 from voxplain.v1 import explain_pb2, tensor_pb2
 from voxplain.volume import Geometry, Volume
 from voxplain.wire import DTYPES, encode_chunks
-from voxplain_client import Client, MapReceived, Resuming
+from voxplain_client import Access, Client, MapReceived, Resuming
 from voxplain_client.payload import Payload, make_payload
 from voxplain_client.request import Request
 
@@ -55,7 +54,7 @@ def main() -> None:
 def _answer(asked: Mapping[str, Any]) -> None:
     request = _request(asked)
     start = time.monotonic()
-    with Client(asked["server"], credentials=_credentials(asked)) as client:
+    with Client(asked["server"], access=_access(asked)) as client:
         explanation = client.send(request, timeout_s=asked.get("timeout_s"))
         try:
             for event in explanation:
@@ -73,13 +72,14 @@ def _answer(asked: Mapping[str, Any]) -> None:
             )
 
 
-def _credentials(asked: Mapping[str, Any]) -> grpc.ChannelCredentials | None:
-    if "ca_file" not in asked:
-        return None
-    roots, key, certificate = (
-        Path(asked[name]).read_bytes() if name in asked else None for name in ("ca_file", "key_file", "certificate_file")
-    )
-    return grpc.ssl_channel_credentials(roots, key, certificate)
+def _access(asked: Mapping[str, Any]) -> Access:
+    """Its files; a token is written beside the certificate, because this client reads it from there."""
+    ca, cert, key = (Path(asked[name]) if name in asked else None for name in ("ca_file", "certificate_file", "key_file"))
+    token_file = None
+    if ca is not None and "token" in asked:
+        token_file = ca.with_suffix(".token")
+        token_file.write_text(asked["token"])
+    return Access(ca=ca, cert=cert, key=key, token_file=token_file)
 
 
 def _request(asked: Mapping[str, Any]) -> Request:

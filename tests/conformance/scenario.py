@@ -48,6 +48,7 @@ class Scenario:
         request: goes to the driver, beside server, model and volumes.
         expect: what must come back.
         trouble: what the runner does meanwhile; empty: nothing.
+        access: what is shown to the protected server: "full", "no-token" or "no-certificate"; empty: the open one is asked.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Scenario:
     expect: Expectation
     case: str = ""
     trouble: str = ""
+    access: str = ""
 
 
 def read_scenarios() -> list[Scenario]:
