@@ -18,7 +18,7 @@ CLIENT_TOOLS = golang-go golang-google-grpc-dev golang-google-protobuf-dev golan
 
 # Debian builds its Java packages for the JRE at hand.
 CLIENT_TOOLS_JAVA = default-jdk-headless libgrpc-java libprotobuf-java protobuf-compiler-grpc-java-plugin libnetty-java \
-	libguava-java libgoogle-gson-java libperfmark-java libgeronimo-annotation-1.3-spec-java
+	libnetty-tcnative-java libnetty-tcnative-jni libguava-java libgoogle-gson-java libperfmark-java libgeronimo-annotation-1.3-spec-java
 
 # Compilers side by side: as many as memory and the neighbours allow.
 JOBS ?= 2
@@ -61,7 +61,10 @@ client-cpp: setup ## The C++ client: stubs, library, example
 JAVA := client/java
 JARS = $(addprefix /usr/share/java/,$(addsuffix .jar,grpc-api grpc-context grpc-core grpc-netty grpc-protobuf grpc-protobuf-lite \
 	grpc-stub protobuf protobuf-util gson guava failureaccess netty-buffer netty-codec netty-codec-http \
-	netty-codec-http2 netty-codec-socks netty-common netty-handler netty-handler-proxy netty-resolver netty-transport perfmark-api geronimo-annotation-1.3-spec))
+	netty-codec-http2 netty-codec-socks netty-common netty-handler netty-handler-proxy netty-resolver \
+	netty-tcnative netty-transport perfmark-api geronimo-annotation-1.3-spec))
+# Debian's Netty speaks HTTP/2 over TLS only by OpenSSL, which it loads from here.
+JNI = /usr/lib/$(shell uname -m)-linux-gnu/jni:/usr/lib/jni
 EMPTY :=
 CLASSPATH = $(subst $(EMPTY) $(EMPTY),:,$(strip $(wildcard $(JARS))))
 client-java: setup ## The Java client: stubs and a thin library
@@ -72,7 +75,7 @@ client-java: setup ## The Java client: stubs and a thin library
 	javac -nowarn -proc:none -encoding UTF-8 -cp $(CLASSPATH) -d $(JAVA)/build/classes @$(JAVA)/build/stubs.txt 2>/dev/null
 	javac -Xlint:all,-classfile,-processing,-path -Werror -proc:none -encoding UTF-8 -cp $(JAVA)/build/classes:$(CLASSPATH) \
 		-d $(JAVA)/build/classes $(JAVA)/src/dev/voxplain/client/*.java
-	printf '#!/bin/sh\nexec java -Xmx2g -cp %s dev.voxplain.client.Driver\n' \
+	printf '#!/bin/sh\nexec java -Xmx2g -Djava.library.path=$(JNI) -cp %s dev.voxplain.client.Driver\n' \
 		'$(abspath $(JAVA)/build/classes):$(CLASSPATH)' >$(JAVA)/build/driver
 	chmod +x $(JAVA)/build/driver
 

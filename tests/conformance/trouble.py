@@ -54,7 +54,7 @@ def calls_in_flight(server: RunningServer) -> int:
     """Calls that are admitted and have not ended."""
     with urllib.request.urlopen(server.metrics_url, timeout=5) as page:
         lines = page.read().decode().splitlines()
-    return int(sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("voxplain_inflight_explanations")))
+    return next(int(float(line.split()[1])) for line in lines if line.startswith("voxplain_inflight_explanations "))
 
 
 def _once(field: str, act: Callable[[], None], *, value: object = True) -> Watch:
