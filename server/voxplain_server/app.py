@@ -18,6 +18,7 @@ import grpc.aio
 
 from voxplain_server.access import AccessRefused
 from voxplain_server.observe.grpc_metrics import GrpcMetrics
+from voxplain_server.observe.ledger_metrics import LedgerMetrics
 from voxplain_server.observe.log import Log, route_library_logs
 from voxplain_server.observe.metrics import Metrics, MetricsServer
 from voxplain_server.observe.model_metrics import ModelMetrics
@@ -34,6 +35,7 @@ from voxplain_server.service.scheduling import prefer_throughput
 from voxplain_server.service.server import GRPC_TYPES, create_server
 from voxplain_server.settings import Settings
 from voxplain_server.workers.catalog import Catalog
+from voxplain_server.workers.ledger import Ledger
 from voxplain_server.workers.pool import WorkerPool
 from voxplain_server.workers.pool_settings import PoolSettings
 from voxplain_server.workers.reloading import Reloader
@@ -97,6 +99,8 @@ async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Part
     limits = settings.limits
     metrics = Metrics(max_bytes=limits.max_in_flight_bytes, max_calls=settings.workers + limits.queue_length)
     metrics.build.labels(VERSION).set(1)
+    ledger = Ledger()
+    LedgerMetrics(ledger, metrics.registry)
     watch = Watch(metrics, log)
     guard, credentials = guard_of(settings.access, watch), credentials_of(settings.access)
     tracer = _tracer(log)
@@ -118,15 +122,21 @@ async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Part
     catalog = reloader.catalog
     ModelMetrics(catalog, metrics.registry)
     observer = PoolWatch(metrics, log, on_failing=health.compute_failing)
-    pool = WorkerPool(settings=pool_settings, catalog=catalog, observer=observer)
+    pool = WorkerPool(settings=pool_settings, catalog=catalog, observer=observer, ledger=ledger)
     running.push_async_callback(pool.close)
     await pool.start()
 
     admission = Admission(
-        max_bytes=limits.max_in_flight_bytes, workers=settings.workers, queue_length=limits.queue_length, observer=watch
+        max_bytes=limits.max_in_flight_bytes,
+        workers=settings.workers,
+        queue_length=limits.queue_length,
+        observer=watch,
+        ledger=ledger,
     )
     server = create_server(
-        Explanations(catalog=catalog, runner=pool, admission=admission, limits=limits, observer=watch, tracer=tracer),
+        Explanations(
+            catalog=catalog, runner=pool, admission=admission, limits=limits, observer=watch, tracer=tracer, ledger=ledger
+        ),
         CatalogAnswers(catalog=catalog, admission=admission, limits=limits, observer=watch),
         guard=guard,
         reflection=settings.reflection,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from voxplain.errors import LimitExceeded, ServerUnavailable
 
 from voxplain_server.service.call_observer import CallObserver
+from voxplain_server.workers.ledger import Ledger
 
 RETRY_SECONDS = 5.0
 """What a client that finds no place is told to wait."""
@@ -35,13 +36,17 @@ class Admission:
         workers: calls that compute at one time.
         queue_length: calls that may wait besides.
         observer: told of what is reserved and refused.
+        ledger: where it books what it gives; None: one of its own.
     """
 
-    def __init__(self, *, max_bytes: int, workers: int, queue_length: int, observer: CallObserver) -> None:
+    def __init__(
+        self, *, max_bytes: int, workers: int, queue_length: int, observer: CallObserver, ledger: Ledger | None = None
+    ) -> None:
         self._max_bytes = max_bytes
         self._workers = workers
         self._max_calls = workers + queue_length
         self._observer = observer
+        self._ledger = ledger or Ledger()
         self._reserved_bytes = 0
         self._calls = 0
         self._open = True
@@ -89,10 +94,14 @@ class Admission:
             raise refusal
         ticket = Ticket(reserved_bytes=size, ahead=self.ahead)
         self._change(size, 1)
+        self._ledger.acquire("slots")
+        self._ledger.acquire("admitted_bytes", size)
         try:
             yield ticket
         finally:
             self._change(-size, -1)
+            self._ledger.release("slots")
+            self._ledger.release("admitted_bytes", size)
 
     def _refusal(self, size: int) -> LimitExceeded | None:
         if size > self._max_bytes:

@@ -25,6 +25,7 @@ from voxplain_server.service.status import abort_with, conceal
 from voxplain_server.settings import Limits
 from voxplain_server.workers.catalog import Catalog
 from voxplain_server.workers.job import Job, JobEvent, MapReady, Runner
+from voxplain_server.workers.ledger import Ledger
 
 SERVICE = explain_pb2.DESCRIPTOR.services_by_name["ExplainService"].full_name
 
@@ -39,6 +40,7 @@ class Explanations:
         limits: what one call may take.
         observer: told of calls.
         tracer: told of their stages; None: nobody.
+        ledger: where they book what they take; None: one of their own.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Explanations:
         limits: Limits,
         observer: CallObserver,
         tracer: Tracer | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._catalog = catalog
         self._runner = runner
@@ -57,6 +60,7 @@ class Explanations:
         self._limits = limits
         self._observer = observer
         self._tracer: Tracer = tracer or NoSpans()
+        self._ledger = ledger or Ledger()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a server registers. Messages stay bytes: protobuf would copy every chunk twice more."""
@@ -70,12 +74,15 @@ class Explanations:
     async def explain(self, _: object, context: Context) -> None:
         """Serve one call; every fault leaves as a status with typed details, and nothing stays reserved."""
         explanation_id = secrets.token_hex(8)
+        self._ledger.acquire("handlers")
         try:
             await self._serve(context, explanation_id)
         except Exception as fault:
             error = conceal(fault, self._observer, explanation_id=explanation_id)
         else:
             return
+        finally:
+            self._ledger.release("handlers")
         await abort_with(context, error)
 
     async def _serve(self, context: Context, explanation_id: str) -> None:
@@ -101,6 +108,7 @@ class Explanations:
                 limits=self._limits,
                 observer=self._observer,
                 tracer=self._tracer,
+                ledger=self._ledger,
             )
             await call.run()
 
@@ -120,7 +128,9 @@ class _Call:
         limits: Limits,
         observer: CallObserver,
         tracer: Tracer,
+        ledger: Ledger,
     ) -> None:
+        self._ledger = ledger
         self._checked = checked
         self._ticket = ticket
         self._id = explanation_id
@@ -129,7 +139,7 @@ class _Call:
         self._observer = observer
         self._places = lay_out(checked.spec.tensors)
         self._outlet = Outlet(context, stall_seconds=limits.send_stall_seconds, observer=observer, freshen=self._freshen)
-        self._upload = Upload(context, self._places, limits=limits, observer=observer)
+        self._upload = Upload(context, self._places, limits=limits, observer=observer, ledger=ledger)
         self._finished: set[str] = set()
         self._drained = False
         self._methods = {method.key: _method_name(method.WhichOneof("method")) for method in checked.spec.methods}
@@ -188,12 +198,12 @@ class _Call:
         self._spans.enter(RECEIVE)
         try:
             async with asyncio.TaskGroup() as tasks:
-                telling = tasks.create_task(self._outlet.keep_telling())
+                telling = self._ledger.watch(tasks.create_task(self._outlet.keep_telling()))
                 await self._upload.receive()
                 self._spans.note(bytes=self._upload.bytes_received)
                 # At once: clients show an upload as done when the server says that it is.
                 await self._outlet.send_progress(explain_pb2.Progress(stage=explain_pb2.Progress.STAGE_PREPARING))
-                watching = tasks.create_task(self._upload.watch_the_rest())
+                watching = self._ledger.watch(tasks.create_task(self._upload.watch_the_rest()))
                 await self._compute()
                 telling.cancel()
                 watching.cancel()

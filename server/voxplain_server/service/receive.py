@@ -14,6 +14,7 @@ from voxplain.v1 import explain_pb2, tensor_pb2
 from voxplain_server.service.call_observer import CallObserver
 from voxplain_server.settings import Limits
 from voxplain_server.workers.job import TensorPlace
+from voxplain_server.workers.ledger import Ledger
 from voxplain_server.workers.memory import create_memory
 
 ALIGNMENT = 64
@@ -59,17 +60,21 @@ class Upload:
         places: where each tensor goes.
         limits: chunks and speed.
         observer: told of bytes.
+        ledger: where the memory is booked.
 
     Attributes:
         memory: descriptor of the memfd; `close` gives it back.
     """
 
-    def __init__(self, context: Context, places: Sequence[TensorPlace], *, limits: Limits, observer: CallObserver) -> None:
+    def __init__(
+        self, context: Context, places: Sequence[TensorPlace], *, limits: Limits, observer: CallObserver, ledger: Ledger
+    ) -> None:
         self._context = context
         self._limits = limits
         self._observer = observer
         self._starts = {place.header.id: place.offset for place in places}
         self.memory = create_memory(max(place.offset + place.size for place in places))
+        self._given_back = ledger.lend("case_files")
         self._assembler = wire.Assembler({place.header.id: place.size for place in places}, self._write)
 
     @property
@@ -87,7 +92,11 @@ class Upload:
 
         In a thread: freeing a large case takes longer than other calls should wait.
         """
-        asyncio.get_running_loop().run_in_executor(None, os.close, self.memory)
+        asyncio.get_running_loop().run_in_executor(None, self._close)
+
+    def _close(self) -> None:
+        os.close(self.memory)
+        self._given_back()
 
     async def receive(self) -> None:
         """Read until every declared byte is there.

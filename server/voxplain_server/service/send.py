@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 
 from voxplain import wire
@@ -91,7 +90,7 @@ class Outlet:
             self.bytes_sent += ready.header.size_bytes
             self._observer.bytes_moved(sent=ready.header.size_bytes)
         finally:
-            os.close(ready.memory)
+            ready.close()
 
     async def keep_telling(self) -> None:
         """Repeat the last Progress whenever none went out for a while; until cancelled, or the last event is out."""

@@ -16,6 +16,7 @@ from voxplain_server.workers.events import PoolObserver, tell_block
 from voxplain_server.workers.faults import error_of
 from voxplain_server.workers.job import Job, MapReady
 from voxplain_server.workers.leases import BLOCKS_AHEAD, Lease, Leases, Supply
+from voxplain_server.workers.ledger import Ledger
 from voxplain_server.workers.mailbox import Heard, Joined, Lost, Mailbox
 from voxplain_server.workers.memory import close_all, create_memory
 from voxplain_server.workers.method_run import Ending, MethodRun, runs_of
@@ -52,7 +53,7 @@ class Call:
         checkpoint: scores to go on from, authenticated but not yet compared with the tensors.
         binding: digest of the request, for checkpoints.
         key: the server's, for checkpoints.
-        settings, observer, supply: the pool's.
+        settings, observer, supply, ledger: the pool's.
         outbox: where events go.
         ready: what the workers compute with.
         began_at: event-loop time at which the job came.
@@ -72,6 +73,7 @@ class Call:
         settings: PoolSettings,
         observer: PoolObserver,
         supply: LeadSupply,
+        ledger: Ledger,
         outbox: Outbox,
         ready: worker_pb2.Ready,
         began_at: float,
@@ -91,6 +93,7 @@ class Call:
         self._settings = settings
         self._observer = observer
         self._supply = supply
+        self._ledger = ledger
         self._outbox = outbox
         self._ready = ready
         self._loop = asyncio.get_running_loop()
@@ -239,6 +242,7 @@ class Call:
         self.runs.extend(runs_of(self.job.spec, prepared.outlines))
         self.cautions.extend(prepared.cautions)
         self.board = ScoreBoard.create([run.planned if run.desk is not None else 0 for run in self.runs])
+        self._ledger.acquire("score_boards")
         if self._checkpoint is not None:
             if self._checkpoint.inputs != inputs_of(prepared, self._ready):
                 told = "the tensors or the server's packages are not those of the checkpoint; leave it out to start anew"
@@ -269,7 +273,8 @@ class Call:
         header.id = f"{self._leases.leads}-{header.id}"
         if header.labels_id:
             header.labels_id = f"{self._leases.leads}-{header.labels_id}"
-        ready = MapReady(header=header, memory=descriptors.pop(), sha256=told.sha256)
+        held = self._ledger.lend("map_files")
+        ready = MapReady(header=header, memory=descriptors.pop(), sha256=told.sha256, on_close=held)
         if header.snapshot or header.quantity == explain_pb2.QUANTITY_LABELS:
             await self._outbox.deliver(ready)
         else:
@@ -398,3 +403,4 @@ class Call:
         close_all([self._labels])
         if self.board is not None:
             self.board.close()
+            self._ledger.release("score_boards")

@@ -5,7 +5,8 @@ Light: the front imports this, so neither torch nor onnxruntime may be imported 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -62,13 +63,20 @@ class MapReady:
 
     Attributes:
         header: the announcement; its size_bytes is filled in.
-        memory: descriptor of a memfd with the bytes from 0 on; whoever receives the event closes it.
+        memory: descriptor of a memfd with the bytes from 0 on; whoever receives the event calls `close`.
         sha256: of the bytes, lower-case hexadecimal; empty for snapshots.
+        on_close: told when the memory is given back.
     """
 
     header: explain_pb2.Map
     memory: int
     sha256: str
+    on_close: Callable[[], None] = lambda: None
+
+    def close(self) -> None:
+        """Give the memory back; once."""
+        os.close(self.memory)
+        self.on_close()
 
 
 JobEvent = explain_pb2.Prediction | explain_pb2.Progress | MapReady | explain_pb2.MethodResult | explain_pb2.ExplanationRecord

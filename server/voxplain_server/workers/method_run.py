@@ -11,7 +11,6 @@ from voxplain.worker.v1 import worker_pb2
 
 from voxplain_server.workers.block_desk import BlockDesk, blocks_within, review_points
 from voxplain_server.workers.job import MapReady
-from voxplain_server.workers.memory import close_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +179,8 @@ class MethodRun:
 
     def drop_maps(self) -> None:
         """Close the memory of maps that nobody will get."""
-        close_all([ready.memory for ready in self.maps])
+        for ready in self.maps:
+            ready.close()
         self.maps.clear()
 
     def result(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 
 from voxplain.v1 import explain_pb2
@@ -53,10 +52,10 @@ class Outbox:
             try:
                 await self._room.wait()
             except asyncio.CancelledError:
-                os.close(event.memory)
+                event.close()
                 raise
             if self._closed:
-                os.close(event.memory)
+                event.close()
                 return
             self._maps += 1
             if self._maps >= MAX_WAITING_MAPS:
@@ -73,7 +72,7 @@ class Outbox:
         self._closed = True
         for event in self._events:
             if isinstance(event, MapReady):
-                os.close(event.memory)
+                event.close()
         self._events.clear()
         self._room.set()
 

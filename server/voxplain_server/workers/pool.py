@@ -24,6 +24,7 @@ from voxplain_server.workers.crew import Crew
 from voxplain_server.workers.events import PoolObserver, SilentObserver
 from voxplain_server.workers.execution import differences, resolve_execution
 from voxplain_server.workers.job import Job, JobEvent
+from voxplain_server.workers.ledger import Ledger
 from voxplain_server.workers.outbox import Outbox
 from voxplain_server.workers.pool_settings import PoolSettings
 from voxplain_server.workers.transfer_clock import TransferClock
@@ -59,14 +60,24 @@ class WorkerPool:
         settings: what the operator set.
         catalog: the models.
         observer: told of what happens; None: nobody.
+        ledger: where it books what it takes; None: one of its own.
     """
 
-    def __init__(self, *, settings: PoolSettings, catalog: Catalog, observer: PoolObserver | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        settings: PoolSettings,
+        catalog: Catalog,
+        observer: PoolObserver | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
         self._settings = settings
         self._catalog = catalog
         self._observer: PoolObserver = observer or SilentObserver()
+        self.ledger = ledger or Ledger()
         self._key = settings.checkpoint_key or secrets.token_bytes(32)
         self._idle: list[Worker] = []
+        self._away: set[Worker] = set()
         self._waiting: deque[_Ticket] = deque()
         self._calls: list[Call] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -138,6 +149,8 @@ class WorkerPool:
         except BaseException:
             self._leave_queue(ticket)
             raise
+        finally:
+            self.ledger.release("queue_places")
         self._observer.queue_wait_seconds(asyncio.get_running_loop().time() - began_at)
         self._numbers += 1
         outbox = Outbox()
@@ -154,12 +167,13 @@ class WorkerPool:
             settings=self._settings,
             observer=self._observer,
             supply=self,
+            ledger=self.ledger,
             outbox=outbox,
             ready=lead.ready.result(),
             began_at=began_at,
         )
         call.join(lead, lead=True)
-        working = asyncio.create_task(self._work(call, outbox))
+        working = self.ledger.watch(asyncio.create_task(self._work(call, outbox)))
         transfer = TransferClock()
         try:
             while (event := await outbox.next()) is not None:
@@ -193,6 +207,8 @@ class WorkerPool:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._crew.end()
+        for worker in list(self._away):
+            self._back(worker)
         self._idle.clear()
 
     # What calls ask of the pool (LeadSupply).
@@ -216,7 +232,7 @@ class WorkerPool:
         """As Supply.release."""
         # At once, and not when the task starts: what comes in between would be closed by nobody.
         worker.detach()
-        self._spawn(self._take_back(worker, cancel=cancel))
+        self.ledger.watch(self._spawn(self._take_back(worker, cancel=cancel)))
 
     def condemn(self, worker: Worker, reason: str) -> None:
         """As Supply.condemn."""
@@ -234,6 +250,7 @@ class WorkerPool:
     def _miss(self, worker: Worker) -> None:
         if worker in self._idle:
             self._idle.remove(worker)
+        self._back(worker)
 
     async def _take_back(self, worker: Worker, *, cancel: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -247,6 +264,7 @@ class WorkerPool:
 
     def _free(self, worker: Worker) -> None:
         if not worker.gone.is_set() and worker not in self._idle:
+            self._back(worker)
             self._idle.append(worker)
             self._dispatch()
 
@@ -261,6 +279,7 @@ class WorkerPool:
             raise LimitExceeded("QUEUE_FULL", "too many calls wait already; try again", retry_after_s=_RETRY_SECONDS)
         ticket = _Ticket(entry, asyncio.get_running_loop().create_future())
         self._waiting.append(ticket)
+        self.ledger.acquire("queue_places")
         self._dispatch()
         return ticket
 
@@ -287,6 +306,7 @@ class WorkerPool:
             elif ticket.call in self._calls:
                 ticket.call.join(worker, lead=True)
             else:
+                self._back(worker)
                 self._idle.append(worker)
         self._observer.queue_length(len(self._waiting))
         if not self._waiting:
@@ -311,16 +331,25 @@ class WorkerPool:
                 return None
             worker = self._idle[0]
         self._idle.remove(worker)
+        self._away.add(worker)
+        self.ledger.acquire("workers")
         return worker
+
+    def _back(self, worker: Worker) -> None:
+        if worker in self._away:
+            self._away.discard(worker)
+            self.ledger.release("workers")
 
     # Calls.
 
     async def _work(self, call: Call, outbox: Outbox) -> None:
         self._calls.append(call)
+        self.ledger.acquire("jobs")
         try:
             await call.run()
         finally:
             self._calls.remove(call)
+            self.ledger.release("jobs")
             outbox.end()
 
     async def _stop(self, working: asyncio.Task[None], outbox: Outbox) -> None:
@@ -341,10 +370,11 @@ class WorkerPool:
         while self._calls and loop.time() < until:
             await asyncio.sleep(0.02)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def _shutting_down() -> ServerUnavailable:

@@ -33,8 +33,11 @@ from voxplain_server.service.server import GRPC_TYPES, create_server
 from voxplain_server.service.spans import Tracer
 from voxplain_server.settings import Limits
 from voxplain_server.workers.catalog import Catalog, CatalogEntry, Refusal
-from voxplain_server.workers.job import Job, JobEvent, MapReady
+from voxplain_server.workers.job import Job, JobEvent, MapReady, Runner
+from voxplain_server.workers.ledger import Ledger
 from voxplain_server.workers.memory import memory_of
+
+from tests.oracle import memory_files, settle
 
 SHAPE = (6, 5, 4)
 MODALITIES = ("t1", "t1c")
@@ -220,6 +223,7 @@ class Front:
     metrics: Metrics
     log: StringIO
     address: str
+    ledger: Ledger
 
     def open(self, *, timeout: float | None = None) -> grpc.aio.StreamStreamCall[bytes, bytes]:
         """Open a call whose messages are bytes."""
@@ -306,16 +310,28 @@ async def running_front(
     access: Access = Access(),  # noqa: B008
     reflection: bool = False,
     tracer: Tracer | None = None,
+    over: Runner | None = None,
+    known: Catalog | None = None,
+    ledger: Ledger | None = None,
 ) -> AsyncIterator[Front]:
-    """Start a front; at its end nothing may be reserved any more."""
+    """Start a front; at its end its books must be even. It computes `over` a runner, by default a fake one."""
     limits = limits or Limits()
+    ledger, files = ledger or Ledger(), memory_files()
     runner = FakeRunner(behaviour)
     metrics, log = Metrics(), StringIO()
     watch = Watch(metrics, Log(log))
-    admission = Admission(max_bytes=max_bytes, workers=workers, queue_length=queue_length, observer=watch)
-    known = catalogue()
+    admission = Admission(max_bytes=max_bytes, workers=workers, queue_length=queue_length, observer=watch, ledger=ledger)
+    known = known or catalogue()
     server = create_server(
-        Explanations(catalog=known, runner=runner, admission=admission, limits=limits, observer=watch, tracer=tracer),
+        Explanations(
+            catalog=known,
+            runner=over or runner,
+            admission=admission,
+            limits=limits,
+            observer=watch,
+            tracer=tracer,
+            ledger=ledger,
+        ),
         CatalogAnswers(catalog=known, admission=admission, limits=limits, observer=watch),
         guard=guard_of(access, watch),
         reflection=reflection,
@@ -327,9 +343,7 @@ async def running_front(
     await server.start()
     address = f"127.0.0.1:{port}"
     async with grpc.aio.insecure_channel(address, options=options) as channel:
-        yield Front(channel, admission, runner, metrics, log, address)
-        async with asyncio.timeout(20):
-            while admission.calls:
-                await asyncio.sleep(0.02)
+        yield Front(channel, admission, runner, metrics, log, address, ledger)
+        await settle(ledger, files=files)
     await server.stop(None)
     assert (admission.reserved_bytes, admission.calls) == (0, 0)

@@ -20,6 +20,7 @@ from voxplain_server.workers.pool import WorkerPool
 from voxplain_server.workers.pool_settings import PoolSettings
 
 from tests.bundles import TinyBundle
+from tests.oracle import memory_files, settle
 
 # A progress after every event: what tests look for must not depend on how fast this machine is.
 FAST = {"preload": False, "progress_s": 0.001, "checkpoint_s": 0.0, "estimate_s": 0.2}
@@ -59,7 +60,7 @@ class Answer:
         self.events.append(event)
         if isinstance(event, MapReady):
             content = map_memory(event.memory, event.header.size_bytes, writable=False).tobytes()
-            os.close(event.memory)
+            event.close()
             quantity = explain_pb2.Quantity.Name(event.header.quantity).removeprefix("QUANTITY_")
             if event.header.snapshot or quantity == "LABELS":
                 self.snapshots.append((event.header, content))
@@ -174,13 +175,16 @@ async def job(
 
 @asynccontextmanager
 async def pool_of(catalog: Catalog, observer: Any = None, **settings: Any) -> AsyncIterator[WorkerPool]:
-    """A pool that is up, and gone afterwards."""
+    """A pool that is up, and gone afterwards; before its end its books must be even."""
+    files = memory_files()
     pool = WorkerPool(settings=PoolSettings(**(FAST | settings)), catalog=catalog, observer=observer)
     await pool.start()
     try:
         yield pool
+        await settle(pool.ledger, files=files)
     finally:
         await pool.close()
+    assert pool.ledger.left == {}
 
 
 async def run(pool: WorkerPool, asked: Job) -> Answer:
