@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+import traceback
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing, closing
 from typing import cast
@@ -17,6 +18,7 @@ from voxplain.v1 import explain_pb2
 from voxplain_server.service.admission import Admission, Ticket
 from voxplain_server.service.call_observer import CallObserver
 from voxplain_server.service.check_spec import CheckedSpec, check_spec
+from voxplain_server.service.deadline import check_deadline, stop_at
 from voxplain_server.service.receive import Context, Upload, lay_out, read_spec
 from voxplain_server.service.send import Outlet
 from voxplain_server.service.spans import RECEIVE, NoSpans, Tracer
@@ -94,6 +96,7 @@ class Explanations:
                 arrived_ns = time.time_ns()
                 checked = check_spec(spec, self._catalog, self._limits)
                 known_model = checked.entry.model.name
+                check_deadline(checked.spec, checked.expected, checked.evaluations, seconds_left=context.time_remaining())
                 ticket = held.enter_context(self._admission.admit(checked.reserved_bytes))
             except VoxplainError as refusal:
                 self._observer.call_refused(model=known_model, reason=refusal.reason, code=refusal.code.name)
@@ -131,6 +134,7 @@ class _Call:
         ledger: Ledger,
     ) -> None:
         self._ledger = ledger
+        self._context = context
         self._checked = checked
         self._ticket = ticket
         self._id = explanation_id
@@ -208,7 +212,8 @@ class _Call:
                 telling.cancel()
                 watching.cancel()
         except BaseExceptionGroup as several:
-            # Whichever fault came first ended the others.
+            # Whichever fault came first ended the others. The task group's own frame would keep all of them, and itself.
+            traceback.clear_frames(several.__traceback__)
             raise several.exceptions[0] from None
 
     async def _compute(self) -> None:
@@ -242,9 +247,8 @@ class _Call:
 
     def _job(self) -> Job:
         spec = self._checked.spec
-        deadline: float | None = None
-        if spec.budget.HasField("soft_deadline"):
-            deadline = asyncio.get_running_loop().time() + spec.budget.soft_deadline.ToNanoseconds() / 1e9
+        now = asyncio.get_running_loop().time()
+        deadline = stop_at(spec, now=now, seconds_left=self._context.time_remaining())
         return Job(
             explanation_id=self._id,
             spec=spec,

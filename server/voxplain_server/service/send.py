@@ -83,14 +83,21 @@ class Outlet:
         try:
             self.progress.stage = explain_pb2.Progress.STAGE_SENDING
             await self.send(explain_pb2.ExplainResponse(map=ready.header))
-            data = map_memory(ready.memory, ready.header.size_bytes, writable=False).data
-            for message in wire.encode_chunks(ready.header.id, data, response=True):
-                async with self._lock:
-                    await self._write(message)
+            await self._send_bytes(ready)
             self.bytes_sent += ready.header.size_bytes
             self._observer.bytes_moved(sent=ready.header.size_bytes)
         finally:
             ready.close()
+
+    async def _send_bytes(self, ready: MapReady) -> None:
+        mapped, message = map_memory(ready.memory, ready.header.size_bytes, writable=False), b""
+        try:
+            for message in wire.encode_chunks(ready.header.id, mapped.data, response=True):
+                async with self._lock:
+                    await self._write(message)
+        finally:
+            # Who leaves in the middle leaves an exception, and it keeps this frame until the next full collection.
+            del mapped, message
 
     async def keep_telling(self) -> None:
         """Repeat the last Progress whenever none went out for a while; until cancelled, or the last event is out."""

@@ -42,6 +42,8 @@ def conceal(fault: BaseException, observer: CallObserver, *, explanation_id: str
 
 async def abort_with(context: grpc.aio.ServicerContext[Any, Any], error: VoxplainError) -> NoReturn:
     """End a call with a fault. Always raises, as grpc.aio's abort does."""
+    # The frames that it passed hold messages and maps; frames and fault would hold each other until the next full collection.
+    error.__traceback__ = error.__context__ = error.__cause__ = None
     await context.abort_with_status(rpc_status.to_status(status_of(error)))
 
 

@@ -15,6 +15,7 @@ from voxplain.v1 import explain_pb2, method_pb2
 from voxplain_server.methods.resolve import resolve_method
 from voxplain_server.workers.catalog import Catalog
 from voxplain_server.workers.job import Job, JobEvent, MapReady, TensorPlace
+from voxplain_server.workers.ledger import Ledger
 from voxplain_server.workers.memory import create_memory, map_memory
 from voxplain_server.workers.pool import WorkerPool
 from voxplain_server.workers.pool_settings import PoolSettings
@@ -174,10 +175,12 @@ async def job(
 
 
 @asynccontextmanager
-async def pool_of(catalog: Catalog, observer: Any = None, **settings: Any) -> AsyncIterator[WorkerPool]:
+async def pool_of(
+    catalog: Catalog, observer: Any = None, *, ledger: Ledger | None = None, **settings: Any
+) -> AsyncIterator[WorkerPool]:
     """A pool that is up, and gone afterwards; before its end its books must be even."""
     files = memory_files()
-    pool = WorkerPool(settings=PoolSettings(**(FAST | settings)), catalog=catalog, observer=observer)
+    pool = WorkerPool(settings=PoolSettings(**(FAST | settings)), catalog=catalog, observer=observer, ledger=ledger)
     await pool.start()
     try:
         yield pool
