@@ -1,0 +1,98 @@
+"""`make stress`: everything that could knock the server over, with goal beside figure; writes docs/reliability.md.
+
+Bounded in count and time; dials loopback only. `--only NAME` runs some rows and writes nothing; `--share 0.1` a tenth of the counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.serving import RunningServer
+from tests.stress import bad_input, crowd, floods, leaving, losses, planted, reloads, slope, suites
+from tests.stress.delaying import leave_at_points
+from tests.stress.models import other_bundle, tiny_bundle
+from tests.stress.report import print_rows, write_page
+from tests.stress.row import Row, Scale
+
+STALL_SECONDS = 15.0
+Part = Callable[[Scale], list[Row]]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the rows. Returns 1 where one failed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.stress", description=__doc__)
+    parser.add_argument("--only", action="append", default=[], choices=[*PARTS], help="run these parts; writes no page")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the full counts")
+    parser.add_argument("--note", action="append", default=[], help="a sentence for the page about this run")
+    given = parser.parse_args(argv)
+    scale, rows = Scale(given.share), []
+    began = time.monotonic()
+    for name in given.only or [*PARTS]:
+        try:
+            made = PARTS[name](scale)
+        except Exception as error:
+            # A part that breaks is a row that failed; the others still tell what they find.
+            text = str(error).splitlines()[0][:200] if str(error) else ""
+            made = [Row(name, "0", "runs to its end", f"{type(error).__name__}: {text}", False)]
+        print_rows(made)
+        rows.extend(made)
+        if not given.only:
+            write_page(rows, remarks=given.note)
+    passed = sum(row.passed for row in rows)
+    print(f"{time.monotonic() - began:.0f} s")
+    print(f"{passed} passed, {len(rows) - passed} failed")
+    return int(passed < len(rows))
+
+
+def _with_server(run: Callable[[RunningServer, Path, Scale], list[Row]], *arguments: str) -> Part:
+    def part(scale: Scale) -> list[Row]:
+        with tempfile.TemporaryDirectory() as folder:
+            models = Path(folder)
+            tiny_bundle(models)
+            other_bundle(models)
+            limits = ("--engine", "onnxruntime", "--threads-per-worker", "1", "--reload-seconds", "0", *arguments)
+            with RunningServer(models, limits) as server:
+                return run(server, models, scale)
+
+    return part
+
+
+def _elsewhere(models: Path) -> Path:
+    """Where a bundle is written again for its shapes, beside the folder that the server reads."""
+    return models.parent / f"{models.name}-again"
+
+
+PARTS: dict[str, Part] = {
+    "assembler": bad_input.spoil_uploads,
+    "malformed": _with_server(lambda server, models, scale: bad_input.send_rpcs(server, tiny_bundle(_elsewhere(models)), scale)),
+    "floods": _with_server(lambda server, models, scale: floods.flood(server, scale)),
+    "crowd": crowd.crowd,
+    "cancel": _with_server(lambda server, models, scale: leaving.cancel_at_random(server, tiny_bundle(_elsewhere(models)), scale)),
+    "points": leave_at_points,
+    "clients": _with_server(
+        lambda server, models, scale: [
+            *leaving.kill_clients(server, tiny_bundle(_elsewhere(models)), scale),
+            *leaving.never_read(server, tiny_bundle(_elsewhere(models)), stall_s=STALL_SECONDS),
+        ],
+        *("--send-stall-seconds", str(STALL_SECONDS)),
+    ),
+    "silent": _with_server(lambda server, models, scale: leaving.silence_clients(server, tiny_bundle(_elsewhere(models)))),
+    "deadlines": _with_server(lambda server, models, scale: leaving.pass_deadlines(server, tiny_bundle(_elsewhere(models)), scale)),
+    "workers": losses.lose_workers,
+    "front": losses.lose_front,
+    "drain": losses.drain,
+    "hostile": suites.hostile_models,
+    "reload": reloads.reload_under_load,
+    "secrets": planted.plant,
+    "access": suites.access,
+    "slope": slope.repeat,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
