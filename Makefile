@@ -8,7 +8,7 @@ CONTRACT := $(wildcard proto/voxplain/*/*.proto proto/voxplain/*/*/*.proto)
 EXTRA ?= server
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stubs lint types floors contract release-contract unit test monitoring-test bench bench-full image-test demo clean
+.PHONY: stress help setup stubs lint types floors contract release-contract unit test monitoring-test bench bench-full image-test demo clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -58,6 +58,9 @@ bench-full: setup ## The same for other networks and volumes, with what is bad i
 
 image-test: setup ## Build the image with buildah, without an engine, and explain the demo through it (root; Debian's buildah, debootstrap)
 	$(BIN)/python -m tests.image
+
+stress: setup ## Try to knock a server over, with goal beside figure; writes docs/reliability.md (an hour)
+	$(BIN)/python -m tests.stress
 
 demo: setup ## Start a server, explain one synthetic case by all methods, and look at it: demo-out/overview.png
 	$(BIN)/python -m examples.glioma_demo.demo --out demo-out

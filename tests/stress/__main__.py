@@ -1,6 +1,6 @@
 """`make stress`: everything that could knock the server over, with goal beside figure; writes docs/reliability.md.
 
-Bounded in count and time; dials loopback only. `--only NAME` runs some rows and writes nothing; `--share 0.1` a tenth of the counts.
+Bounded in count and time; dials loopback only. `--only NAME` runs some rows and writes nothing; `--share 0.1` does a tenth.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.bundles import TinyBundle
 from tests.serving import RunningServer
-from tests.stress import bad_input, crowd, floods, leaving, losses, planted, reloads, slope, suites
+from tests.stress import bad_input, floods, leaving, suites
+from tests.stress.caller import warm_up
 from tests.stress.delaying import leave_at_points
-from tests.stress.models import other_bundle, tiny_bundle
+from tests.stress.models import tiny_bundle
 from tests.stress.report import print_rows, write_page
 from tests.stress.row import Row, Scale
 
@@ -49,48 +51,36 @@ def main(argv: Sequence[str]) -> int:
     return int(passed < len(rows))
 
 
-def _with_server(run: Callable[[RunningServer, Path, Scale], list[Row]], *arguments: str) -> Part:
+def _with_server(run: Callable[[RunningServer, TinyBundle, Scale], list[Row]], *arguments: str) -> Part:
     def part(scale: Scale) -> list[Row]:
         with tempfile.TemporaryDirectory() as folder:
             models = Path(folder)
-            tiny_bundle(models)
-            other_bundle(models)
+            bundle = tiny_bundle(models)
             limits = ("--engine", "onnxruntime", "--threads-per-worker", "1", "--reload-seconds", "0", *arguments)
             with RunningServer(models, limits) as server:
-                return run(server, models, scale)
+                warm_up(server, bundle)
+                return run(server, bundle, scale)
 
     return part
 
 
-def _elsewhere(models: Path) -> Path:
-    """Where a bundle is written again for its shapes, beside the folder that the server reads."""
-    return models.parent / f"{models.name}-again"
-
-
 PARTS: dict[str, Part] = {
     "assembler": bad_input.spoil_uploads,
-    "malformed": _with_server(lambda server, models, scale: bad_input.send_rpcs(server, tiny_bundle(_elsewhere(models)), scale)),
-    "floods": _with_server(lambda server, models, scale: floods.flood(server, scale)),
-    "crowd": crowd.crowd,
-    "cancel": _with_server(lambda server, models, scale: leaving.cancel_at_random(server, tiny_bundle(_elsewhere(models)), scale)),
+    "malformed": _with_server(lambda server, bundle, scale: bad_input.send_rpcs(server, bundle, scale)),
+    "floods": _with_server(lambda server, bundle, scale: floods.flood(server, scale)),
+    "cancel": _with_server(lambda server, bundle, scale: leaving.cancel_at_random(server, bundle, scale)),
     "points": leave_at_points,
     "clients": _with_server(
-        lambda server, models, scale: [
-            *leaving.kill_clients(server, tiny_bundle(_elsewhere(models)), scale),
-            *leaving.never_read(server, tiny_bundle(_elsewhere(models)), stall_s=STALL_SECONDS),
+        lambda server, bundle, scale: [
+            *leaving.kill_clients(server, bundle, scale),
+            *leaving.never_read(server, bundle, stall_s=STALL_SECONDS),
         ],
         *("--send-stall-seconds", str(STALL_SECONDS)),
     ),
-    "silent": _with_server(lambda server, models, scale: leaving.silence_clients(server, tiny_bundle(_elsewhere(models)))),
-    "deadlines": _with_server(lambda server, models, scale: leaving.pass_deadlines(server, tiny_bundle(_elsewhere(models)), scale)),
-    "workers": losses.lose_workers,
-    "front": losses.lose_front,
-    "drain": losses.drain,
+    "silent": _with_server(lambda server, bundle, scale: leaving.silence_clients(server, bundle)),
+    "deadlines": _with_server(lambda server, bundle, scale: leaving.pass_deadlines(server, bundle, scale)),
     "hostile": suites.hostile_models,
-    "reload": reloads.reload_under_load,
-    "secrets": planted.plant,
     "access": suites.access,
-    "slope": slope.repeat,
 }
 
 

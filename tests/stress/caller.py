@@ -16,6 +16,8 @@ from voxplain import wire
 from voxplain.v1 import explain_pb2, method_pb2
 
 from tests.bundles import TinyBundle
+from tests.oracle import settle_server
+from tests.serving import RunningServer
 
 EXPLAIN = "/voxplain.v1.ExplainService/Explain"
 Call = Any
@@ -108,6 +110,15 @@ def _end_of(call: Call) -> tuple[grpc.StatusCode, str, float | None]:
         elif packed.Unpack(delay):
             retry = delay.retry_delay.ToNanoseconds() / 1e9
     return call.code(), reason, retry
+
+
+def warm_up(server: RunningServer, bundle: TinyBundle) -> None:
+    """One whole call, so that the worker has imported what it needs and holds the model."""
+    with grpc.insecure_channel(server.address) as channel:
+        gradient = method_pb2.Method(gradient=method_pb2.Gradient())
+        told = finish(begin(channel, case_of(bundle, [occlusion(6, 5), gradient]), timeout_s=120))
+    assert told.kinds[-1:] == ["summary"], (told.code, told.reason)
+    settle_server(server.metrics_url, server.pid)
 
 
 def occlusion(window: int, stride: int, key: str = "") -> method_pb2.Method:

@@ -120,7 +120,7 @@ async def serve_one(front: Front, bundle: TinyBundle) -> list[str]:
     """One call from end to end; the kinds of its events."""
     call = front.open()
     sending = asyncio.create_task(_send(call, bundle, "all"))
-    kinds = [explain_pb2.ExplainResponse.FromString(message).WhichOneof("event") or "" async for message in call]
+    kinds = [str(explain_pb2.ExplainResponse.FromString(message).WhichOneof("event")) async for message in call]
     await sending
     return kinds
 

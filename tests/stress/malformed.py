@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
@@ -121,9 +121,10 @@ def _fill(message: Message, rng: np.random.Generator, *, depth: int) -> None:
         count = int(rng.integers(1, 4)) if descriptor.is_repeated else 1
         for _ in range(count):
             if descriptor.type == FieldDescriptor.TYPE_MESSAGE:
-                if descriptor.message_type.GetOptions().map_entry:
-                    continue
                 below = getattr(message, descriptor.name)
+                if not hasattr(below, "SetInParent") and not hasattr(below, "add"):
+                    # A map.
+                    continue
                 below = below.add() if descriptor.is_repeated else below
                 below.SetInParent()
                 _fill(below, rng, depth=depth + 1)
@@ -139,7 +140,7 @@ def _fill(message: Message, rng: np.random.Generator, *, depth: int) -> None:
                 continue
 
 
-def _value(descriptor: FieldDescriptor, rng: np.random.Generator) -> object:
+def _value(descriptor: Any, rng: np.random.Generator) -> object:
     if descriptor.type in (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT):
         return _pick(rng, _FLOATS)
     if descriptor.type == FieldDescriptor.TYPE_STRING:

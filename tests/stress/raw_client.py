@@ -119,9 +119,9 @@ class RawClient:
         elif isinstance(event, h2.events.StreamReset):
             self.ended.setdefault(event.stream_id, "reset")
         elif isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
-            told = dict(event.headers)
+            told = {str(name): str(value) for name, value in event.headers}
             if "grpc-status" in told:
-                self.ended[event.stream_id] = str(told["grpc-status"])
+                self.ended[event.stream_id] = told["grpc-status"]
 
     def _flush(self) -> None:
         data = self._h2.data_to_send()

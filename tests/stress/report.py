@@ -13,12 +13,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 _HEAD = """# Hard to knock over
 
-What `make stress` did to a server, and what the server has shown. The counts are those that were really run. `make test` holds the
-counts and the books of most rows at smaller numbers on every commit, without a clock.
+What `make stress` did to a server, and what the server has shown. The counts are those that were really run. `make test`
+holds the counts and the books of most rows at smaller numbers on every commit, without a clock.
 
-The oracle is a ledger in the front: every slot, byte, memory file, place in the queue, worker and task that a call takes is booked
-when it is taken and when it is given back. `voxplain_held{resource}` shows it, and after every row each resource must be at 0. The
-system's own list of open memory files must agree.
+The oracle is a ledger in the front: every slot, byte, memory file, place in the queue, worker and task that a call takes is
+booked when it is taken and when it is given back. `voxplain_held{resource}` shows it, and after every row each resource must
+be at 0. The system's own list of open memory files must agree.
 """
 
 
@@ -32,7 +32,9 @@ def write_page(rows: Sequence[Row], *, remarks: Sequence[str] = ()) -> None:
     lines = [_HEAD, *remarks, "", f"Host: {_host()}.", "", "| what | count | goal | figure | |", "|---|---|---|---|---|"]
     for row in rows:
         verdict = "passed" if row.passed else "**failed**"
-        lines.append("| " + " | ".join(each.replace("|", "/") for each in (row.what, row.count, row.goal, row.figure, verdict)) + " |")
+        lines.append(
+            "| " + " | ".join(each.replace("|", "/") for each in (row.what, row.count, row.goal, row.figure, verdict)) + " |"
+        )
     notes = [f"- {row.what}: {row.remark}." for row in rows if row.remark]
     if notes:
         lines += ["", *notes]
