@@ -63,12 +63,14 @@ JARS = $(addprefix /usr/share/java/,$(addsuffix .jar,grpc-api grpc-context grpc-
 	grpc-stub protobuf protobuf-util gson guava failureaccess netty-buffer netty-codec netty-codec-http \
 	netty-codec-http2 netty-codec-socks netty-common netty-handler netty-handler-proxy netty-resolver \
 	netty-tcnative netty-transport perfmark-api geronimo-annotation-1.3-spec))
-# Debian's Netty speaks HTTP/2 over TLS only by OpenSSL, which it loads from here.
-JNI = /usr/lib/$(shell uname -m)-linux-gnu/jni:/usr/lib/jni
+# Debian's Netty speaks HTTP/2 over TLS only by OpenSSL, and looks for it under another name than Debian gives it.
+JNI = $(abspath $(JAVA)/build/jni)
+TCNATIVE = $(firstword $(wildcard /usr/lib/*/jni/libnetty-tcnative.so /usr/lib/jni/libnetty-tcnative.so))
 EMPTY :=
 CLASSPATH = $(subst $(EMPTY) $(EMPTY),:,$(strip $(wildcard $(JARS))))
 client-java: setup ## The Java client: stubs and a thin library
-	rm -rf $(JAVA)/build && mkdir -p $(JAVA)/build/stubs $(JAVA)/build/classes
+	rm -rf $(JAVA)/build && mkdir -p $(JAVA)/build/stubs $(JAVA)/build/classes $(JNI)
+	$(if $(TCNATIVE),cp $(TCNATIVE) $(JNI)/libnetty_tcnative.so)
 	protoc -I proto -I $(SITE) --java_out=$(JAVA)/build/stubs --grpc-java_out=$(JAVA)/build/stubs \
 		--plugin=protoc-gen-grpc-java=$(shell command -v grpc_java_plugin) $(PROTOS) $(RPC_PROTOS)
 	find $(JAVA)/build/stubs -name '*.java' >$(JAVA)/build/stubs.txt
