@@ -202,7 +202,8 @@ def test_describe_tells_which_methods_work_and_why_others_do_not(
 
 def test_methods_are_listed_and_told_at_length(server: ContractServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods", "--server", server.address]) == 0
-    assert len(capsys.readouterr().out.strip().splitlines()) == len(method_pb2.Method.DESCRIPTOR.oneofs_by_name["method"].fields)
+    known = method_pb2.Method.DESCRIPTOR.oneofs_by_name["method"].fields
+    assert len(capsys.readouterr().out.strip().splitlines()) == len(known)
     assert main(["methods", "lime", "--server", server.address]) == 0
     assert "lime.grouping.slic.segments" in capsys.readouterr().out
     assert main(["methods", "saliency", "--server", server.address]) == 2
