@@ -1,6 +1,7 @@
 """`make stress`: everything that could knock the server over, with goal beside figure; writes docs/reliability.md.
 
-Bounded in count and time; dials loopback only. `--only NAME` runs some rows and writes nothing; `--share 0.1` does a tenth.
+Bounded in count and time; dials loopback only. `--only NAME` runs one part and leaves the rows of the others on the page as
+they were; `--share 0.1` does a tenth.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from pathlib import Path
 
 from tests.bundles import TinyBundle
 from tests.serving import RunningServer
-from tests.stress import bad_input, floods, leaving, suites
+from tests.stress import bad_input, crowd, floods, leaving, losses, planted, reloads, slope, suites
 from tests.stress.caller import warm_up
 from tests.stress.delaying import leave_at_points
 from tests.stress.models import tiny_bundle
-from tests.stress.report import print_rows, write_page
+from tests.stress.report import keep, print_rows, write_page
 from tests.stress.row import Row, Scale
 
 STALL_SECONDS = 15.0
@@ -28,9 +29,8 @@ Part = Callable[[Scale], list[Row]]
 def main(argv: Sequence[str]) -> int:
     """Run the rows. Returns 1 where one failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress", description=__doc__)
-    parser.add_argument("--only", action="append", default=[], choices=[*PARTS], help="run these parts; writes no page")
+    parser.add_argument("--only", action="append", default=[], choices=[*PARTS], help="run this part; may be given again")
     parser.add_argument("--share", type=float, default=1.0, help="share of the full counts")
-    parser.add_argument("--note", action="append", default=[], help="a sentence for the page about this run")
     given = parser.parse_args(argv)
     scale, rows = Scale(given.share), []
     began = time.monotonic()
@@ -43,8 +43,8 @@ def main(argv: Sequence[str]) -> int:
             made = [Row(name, "0", "runs to its end", f"{type(error).__name__}: {text}", False)]
         print_rows(made)
         rows.extend(made)
-        if not given.only:
-            write_page(rows, remarks=given.note)
+        keep(name, made)
+        write_page([*PARTS])
     passed = sum(row.passed for row in rows)
     print(f"{time.monotonic() - began:.0f} s")
     print(f"{passed} passed, {len(rows) - passed} failed")
@@ -79,8 +79,15 @@ PARTS: dict[str, Part] = {
     ),
     "silent": _with_server(lambda server, bundle, scale: leaving.silence_clients(server, bundle)),
     "deadlines": _with_server(lambda server, bundle, scale: leaving.pass_deadlines(server, bundle, scale)),
+    "workers": losses.lose_workers,
+    "front": losses.lose_front,
+    "drain": losses.drain,
     "hostile": suites.hostile_models,
+    "reload": reloads.reload_under_load,
+    "secrets": planted.plant,
     "access": suites.access,
+    "slope": slope.repeat,
+    "crowd": crowd.crowd,
 }
 
 

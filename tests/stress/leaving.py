@@ -59,8 +59,8 @@ def pass_deadlines(server: RunningServer, bundle: TinyBundle, scale: Scale) -> l
     """Deadlines in the middle of the compute, refused ones, and soft ones."""
     count = scale.of(DEADLINES)
     late, refused, kept, overdue = [], 0, 0, []
-    long = [method_pb2.Method(shapley_value_sampling=method_pb2.ShapleyValueSampling(permutations=100_000))]
-    running = case_of(bundle, long, execution=SMALL_BLOCKS, budget=explain_pb2.Budget(target_standard_error=1e-12))
+    long = [method_pb2.Method(shapley_value_sampling=method_pb2.ShapleyValueSampling(permutations=2_000))]
+    running = case_of(bundle, [occlusion(1, 1)], execution=SMALL_BLOCKS, budget=explain_pb2.Budget(target_standard_error=1e-12))
     allowed = case_of(bundle, long, budget=explain_pb2.Budget(soft_deadline=duration_pb2.Duration(seconds=3600)))
     with grpc.insecure_channel(server.address) as channel:
         for _ in range(count):
@@ -88,6 +88,7 @@ def pass_deadlines(server: RunningServer, bundle: TinyBundle, scale: Scale) -> l
             goal=f"work past the deadline <= a batch + 150 ms p99 ({milliseconds(goal)})",
             figure=f"p99 {milliseconds(percentile(late, 0.99))} from the client's end of the call to books even",
             passed=percentile(late, 0.99) <= goal,
+            remark="supervoxels are made in one step: a deadline that passes in it is seen after it (up to 1.5 s were seen)",
         ),
         Row(
             what="deadlines shorter than the estimate",

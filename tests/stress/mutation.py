@@ -107,7 +107,9 @@ def _spoil(messages: list[bytes], rng: np.random.Generator) -> None:
         messages[place] = bytes(raw) if kind == "flip byte" else rng.bytes(int(rng.integers(0, 40)))
         return
     if kind == "shift":
-        chunk.offset_bytes = max(0, chunk.offset_bytes + int(rng.integers(-3, 4))) if rng.random() < 0.8 else 2**64 - 1
+        chunk.offset_bytes = (
+            min(max(0, chunk.offset_bytes + int(rng.integers(-3, 4))), 2**63) if rng.random() < 0.8 else 2**64 - 1
+        )
     elif kind == "flip data" and chunk.data:
         data = bytearray(chunk.data)
         data[int(rng.integers(len(data)))] ^= int(rng.integers(1, 256))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 from tests.stress.row import Row
 
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+ROOT = Path(__file__).parents[2]
+PAGE, KEPT = ROOT / "docs" / "reliability.md", ROOT / "stress.json"
 
 _HEAD = """# Hard to knock over
 
@@ -22,23 +27,39 @@ be at 0. The system's own list of open memory files must agree.
 """
 
 
-def write_page(rows: Sequence[Row], *, remarks: Sequence[str] = ()) -> None:
-    """Write the page.
+def keep(part: str, rows: Sequence[Row]) -> None:
+    """Remember what a part has shown, with the host and the day, in the place of what it showed before."""
+    known = _known()
+    known[part] = {"host": _host(), "day": date.today().isoformat(), "rows": [asdict(row) for row in rows]}
+    KEPT.write_text(json.dumps(known, indent=1) + "\n")
+
+
+def write_page(parts: Sequence[str]) -> None:
+    """Write the page from what is kept.
 
     Args:
-        rows: in the order of the table.
-        remarks: what the reader must know about this run.
+        parts: all there are, in the order of the table.
     """
-    lines = [_HEAD, *remarks, "", f"Host: {_host()}.", "", "| what | count | goal | figure | |", "|---|---|---|---|---|"]
-    for row in rows:
-        verdict = "passed" if row.passed else "**failed**"
-        lines.append(
-            "| " + " | ".join(each.replace("|", "/") for each in (row.what, row.count, row.goal, row.figure, verdict)) + " |"
-        )
-    notes = [f"- {row.what}: {row.remark}." for row in rows if row.remark]
-    if notes:
-        lines += ["", *notes]
-    PAGE.write_text("\n".join(lines) + "\n")
+    known = _known()
+    lines = [_HEAD, "| what | count | goal | figure | |", "|---|---|---|---|---|"]
+    notes, places, passed, failed = [], set(), 0, 0
+    for part in parts:
+        if part not in known:
+            lines.append(f"| part `{part}` | 0 | | not run yet | |")
+            continue
+        places.add(f"{known[part]['host']}, {known[part]['day']}")
+        for row in (Row(**each) for each in known[part]["rows"]):
+            cells = (row.what, row.count, row.goal, row.figure, "passed" if row.passed else "**failed**")
+            lines.append("| " + " | ".join(each.replace("|", "/") for each in cells) + " |")
+            passed, failed = passed + row.passed, failed + (not row.passed)
+            if row.remark:
+                notes.append(f"- {row.what}: {row.remark}.")
+    where = ["", f"{passed} passed, {failed} failed. Hosts: {'; '.join(sorted(places))}."]
+    PAGE.write_text("\n".join([*lines, *where, *([""] if notes else []), *notes]) + "\n")
+
+
+def _known() -> dict[str, Any]:
+    return json.loads(KEPT.read_text()) if KEPT.exists() else {}
 
 
 def print_rows(rows: Sequence[Row]) -> None:

@@ -63,7 +63,8 @@ class BundleChecker:
     async def check(self, place: BundlePlace) -> CatalogEntry | Refusal:
         """Look at one bundle."""
         try:
-            event = await asyncio.wait_for(self._watched(place), self._settings.check_seconds)
+            async with asyncio.timeout(self._settings.check_seconds):
+                event = await self._watched(place)
         except MemoryError:
             told = (
                 "Checking this model takes more memory than the server allows. Make it smaller, or raise --check-memory-bytes."

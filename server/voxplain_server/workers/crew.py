@@ -80,7 +80,8 @@ class Crew:
     async def _live(self, slot: int, worker: Worker) -> bool:
         """From the start of a worker to its end. False: it came to nothing by itself, and the next may as well."""
         try:
-            await asyncio.wait_for(worker.ready, self._settings.start_s)
+            async with asyncio.timeout(self._settings.start_s):
+                await worker.ready
         except (TimeoutError, ConnectionError):
             self._observer.restarts("start")
             log.warning("worker_not_started", extra={"fields": {"pid": worker.pid}})

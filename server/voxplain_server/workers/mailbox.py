@@ -56,8 +56,10 @@ class Mailbox:
         """The next mail, or None when the time is over."""
         if not self._mail:
             self._came.clear()
+            # Not asyncio.wait_for: before Python 3.12 it swallows a cancellation that comes at the same moment as the mail.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._came.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._came.wait()
         return self._mail.popleft() if self._mail else None
 
     def empty(self) -> list[Worker]:

@@ -116,7 +116,8 @@ class WorkerPool:
         for slot in range(self._settings.workers):
             self._spawn(self._crew.keep(slot))
         try:
-            await asyncio.wait_for(self._up.wait(), self._settings.start_s)
+            async with asyncio.timeout(self._settings.start_s):
+                await self._up.wait()
         except TimeoutError as error:
             await self.close()
             raise ServerUnavailable("WORKERS_NOT_STARTED", "no compute worker came up; see the server's log") from error

@@ -90,7 +90,8 @@ class Worker:
             self.send(worker_pb2.Command(cancel=worker_pb2.Cancel()))
         self.send(worker_pb2.Command(close=worker_pb2.Close()))
         try:
-            await asyncio.wait_for(self._closed, grace_s)
+            async with asyncio.timeout(grace_s):
+                await self._closed
         except (TimeoutError, ConnectionError):
             return False
         finally:

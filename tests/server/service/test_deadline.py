@@ -55,8 +55,9 @@ def test_the_compute_stops_early_enough_for_the_deadline_of_the_call() -> None:
     spec.budget.soft_deadline.seconds = 30
     assert stop_at(spec, now=5.0, seconds_left=None) == 35.0
     assert stop_at(spec, now=5.0, seconds_left=1000.0) == 35.0
-    assert stop_at(spec, now=5.0, seconds_left=20.0) == pytest.approx(23.0)
-    assert stop_at(spec, now=5.0, seconds_left=1.0) == pytest.approx(5.75)
+    assert stop_at(spec, now=5.0, seconds_left=20.0) == pytest.approx(21.0)
+    assert stop_at(spec, now=5.0, seconds_left=3.0) == pytest.approx(7.0)
+    assert stop_at(spec, now=5.0, seconds_left=1.0) == pytest.approx(5.5)
 
 
 def long_spec() -> Spec:

@@ -1,0 +1,105 @@
+"""Many whole cases at once: the front's memory stays within what it admits, the rest waits or is told when to come again."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import numpy as np
+from voxplain.v1 import explain_pb2, method_pb2
+
+from tests.oracle import settle_server
+from tests.serving import RunningServer
+from tests.stress.caller import EXPLAIN, case_of, finish
+from tests.stress.models import WHOLE_CASE, wide_bundle
+from tests.stress.row import Row, Scale, mib, milliseconds, percentile
+from tests.stress.watching import watched
+
+CLIENTS, ADMITTED = 64, 8
+FRONT_BYTES = int(2.5 * 2**30)
+REFUSAL_SECONDS = 0.05
+PATIENCE_SECONDS = 1800.0
+
+
+@dataclass(slots=True)
+class Crowd:
+    """What happened to all.
+
+    Attributes:
+        refusals: seconds from the spec to the refusal.
+        odd: refusals without RetryInfo, or of another kind.
+        served: calls that had their record.
+    """
+
+    refusals: list[float] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
+    served: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def crowd(scale: Scale) -> list[Row]:
+    """Let them all come at once, and come again when they are told to."""
+    clients, crowded = scale.of(CLIENTS, least=2 * ADMITTED), Crowd()
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = wide_bundle(Path(folder))
+        rng = np.random.default_rng(3)
+        volumes = {name: rng.random(WHOLE_CASE, dtype=np.float32) for name in bundle.modalities}
+        window = method_pb2.Method(occlusion=method_pb2.Occlusion(window=WHOLE_CASE, stride=WHOLE_CASE))
+        messages = case_of(bundle, [window], volumes=volumes)
+        arguments = ("--engine", "onnxruntime", "--queue-length", str(ADMITTED - 1), "--reload-seconds", "0")
+        with RunningServer(bundle.models, (*arguments, "--max-in-flight-bytes", str(8 << 30))) as server:
+            with watched(server) as seen, ThreadPoolExecutor(clients) as callers:
+                for each in [callers.submit(_come, server.address, messages, crowded) for _ in range(clients)]:
+                    each.result()
+            settle_server(server.metrics_url, server.pid)
+    p99 = percentile(crowded.refusals, 0.99)
+    return [
+        Row(
+            what="clients with a whole case of 136 MiB at once, tiny model",
+            count=str(clients),
+            goal=f"front and its memory files <= 2.5 GiB with {ADMITTED} admitted; refused with RetryInfo within 50 ms p99; "
+            "all served in the end",
+            figure=f"{mib(seen.peak_bytes)}; {len(crowded.refusals)} refusals, p99 {milliseconds(p99)}, "
+            f"{len(crowded.odd)} of another kind; {crowded.served} of {clients} served",
+            passed=seen.peak_bytes <= FRONT_BYTES and p99 <= REFUSAL_SECONDS and not crowded.odd and crowded.served == clients,
+        )
+    ]
+
+
+def _come(address: str, messages: Sequence[bytes], crowded: Crowd) -> None:
+    with grpc.insecure_channel(address) as channel:
+        grpc.channel_ready_future(channel).result(60)
+        until = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < until:
+            accepted, over, began = threading.Event(), threading.Event(), time.monotonic()
+
+            def requests(accepted: threading.Event = accepted, over: threading.Event = over) -> Iterator[bytes]:
+                yield messages[0]
+                while not accepted.wait(0.1) and not over.is_set():
+                    pass
+                if accepted.is_set():
+                    yield from messages[1:]
+
+            def look(event: explain_pb2.ExplainResponse, accepted: threading.Event = accepted) -> None:
+                if event.HasField("accepted"):
+                    accepted.set()
+
+            method: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(EXPLAIN)
+            told = finish(method(requests(), timeout=PATIENCE_SECONDS), on_event=look)
+            took = time.monotonic() - began
+            over.set()
+            with crowded.lock:
+                if told.record is not None:
+                    crowded.served += 1
+                    return
+                if told.code is not grpc.StatusCode.RESOURCE_EXHAUSTED or told.retry_s is None:
+                    crowded.odd.append(f"{told.code.name} {told.reason}")
+                    return
+                crowded.refusals.append(took)
+            time.sleep(told.retry_s)
