@@ -20,7 +20,7 @@ from tests.benchmarks.process_tree import MIB, used_bytes, watched
 from tests.serving import RunningServer
 
 SHAPE = (240, 240, 155)
-RUNS = 5
+RUNS = 11
 SETTLE_SECONDS = 5.0
 """After a call, workers give their memory back when they have been idle for a while."""
 
