@@ -46,7 +46,7 @@ def send_rpcs(server: RunningServer, bundle: TinyBundle, scale: Scale) -> list[R
             goal="never UNKNOWN or INTERNAL",
             figure=f"{len(outcome.forbidden)} of them; {codes}; front grew by {mib(front_bytes(server.pid) - before)}",
             passed=not outcome.forbidden,
-            remark="these are whole gRPC messages. Of frames below them gRPC's core answers some before this server sees a call, and "
+            remark="these are whole gRPC messages. Of frames below them gRPC's core answers some before this server does, and "
             "INTERNAL for three kinds: a compressed flag without an encoding, an unknown encoding, an unreadable grpc-timeout",
         )
     ]
