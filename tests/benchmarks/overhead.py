@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+from voxplain.volume import Volume
 from voxplain_client import Client
 from voxplain_server.workers.process import worker_environment
 
@@ -29,12 +30,12 @@ def measure() -> Iterator[Figure]:
     with RunningServer(MODELS, DENSE) as server, Client(server.address) as client:
         seconds: dict[str, list[float]] = {"lime": [], "gradient": []}
         bare: dict[str, list[float]] = {"lime": [], "gradient": []}
+        for name in seconds:
+            # What is loaded once is loaded before; so does `in_process`.
+            _call(client, volumes, name)
         for _ in range(RUNS):
             for name, runs in seconds.items():
-                start = time.perf_counter()
-                with client.explain(model="glioma-demo", volumes=volumes, methods=[name]) as explanation:
-                    explanation.result()
-                runs.append(time.perf_counter() - start)
+                runs.append(_call(client, volumes, name))
                 bare[name].append(_in_process(name))
     call, alone = statistics.median(seconds["lime"]), statistics.median(bare["lime"])
     yield figure(
@@ -44,6 +45,13 @@ def measure() -> Iterator[Figure]:
     yield figure(
         "overhead/gradient_call_over_in_process", call - alone, "s", f"{call:.3f} s against {alone:.3f} s, medians of {RUNS}"
     )
+
+
+def _call(client: Client, volumes: dict[str, Volume], name: str) -> float:
+    start = time.perf_counter()
+    with client.explain(model="glioma-demo", volumes=volumes, methods=[name]) as explanation:
+        explanation.result()
+    return time.perf_counter() - start
 
 
 def _in_process(method: str) -> float:
