@@ -102,7 +102,11 @@ def finish(call: Call, *, on_event: Callable[[explain_pb2.ExplainResponse], None
 
 def _end_of(call: Call) -> tuple[grpc.StatusCode, str, float | None]:
     reason, retry = "", None
-    status = rpc_status.from_call(call)
+    try:
+        status = rpc_status.from_call(call)
+    except ValueError:
+        # The client left while the server's status came: the call has the code of the one and the details of the other.
+        status = None
     for packed in status.details if status is not None else ():
         info, delay = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
         if packed.Unpack(info):
