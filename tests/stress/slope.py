@@ -58,7 +58,7 @@ def repeat(scale: Scale) -> list[Row]:
             passed=slope <= MIB_PER_THOUSAND
             and open_files[-1] <= open_files[half] + 2
             and running[-1] <= running[half] + LAZY_THREADS,
-            remark="the slope is of the last three quarters, after the server has met every kind of call; asyncio's own pool of "
-            f"threads may still fill up by {LAZY_THREADS}",
+            remark="the slope is of the last three quarters, after the server has met every kind of call; asyncio's pool "
+            f"of threads may still fill up by {LAZY_THREADS}",
         )
     ]
