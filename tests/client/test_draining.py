@@ -32,7 +32,7 @@ def test_methods_that_had_not_begun_when_a_server_was_stopped_are_done_by_the_ne
         "methods": [EVERYWHERE, "gradient", "feature-ablation"],
         "execution": SLOWLY,
     }
-    arguments = ["--workers", "1", "--threads-per-worker", "1", "--drain-seconds", "0.1"]
+    arguments = ["--workers", "1", "--threads-per-worker", "1", "--engine", "onnxruntime", "--drain-seconds", "0.1"]
     environ = {"VOXPLAIN_CHECKPOINT_KEY": "00" * 32}
     events: list[Event] = []
     with RunningServer(bundle.models, arguments, environ) as first:
