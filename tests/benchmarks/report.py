@@ -97,9 +97,9 @@ sample of the whole grid, drawn as whole blocks; `whole_grid` and `all_sixteen` 
 from the rows above it; nobody waited for them. **Memory** of a worker is its largest resident set; the other memory figures are
 the proportional set size summed over the server's process tree, with memory files that no process maps added.
 
-**Upload** is bound by two cores: 0.14 GB take 0.10 s of the client's processor time (checksum, one copy, the socket) and 0.16 s of
-the front's (socket, gRPC's three copies, checksum, 0.07 s for pages never used before); what else runs on the host shows at
-once. Runs of the same code within an hour on a shared host gave medians of 0.65, 0.74 and 0.86 GB/s.
+**Upload** is bound by two cores: 0.14 GB take 0.10 s of the client's processor time (checksum, one copy, the socket) and 0.16 s
+of the front's (socket, gRPC's three copies, checksum, 0.07 s for pages never used before); what else runs on the host shows
+at once. Runs of the same code within an hour on a shared host gave medians of 0.65, 0.74 and 0.86 GB/s.
 
 **Gradient parity and rounding.** Gradients of float32 depend on decisions: which voxel of a pooling window is the largest.
 Counted on a net of five convolutions (4 x 128^3, random weights, 5.5 million windows), PyTorch's two memory layouts decide one
