@@ -18,13 +18,15 @@ from tests.bundles import early_fusion_classes
 from tests.serving import RunningServer
 
 COMPLETED, DRAINED = explain_pb2.OUTCOME_COMPLETED, explain_pb2.OUTCOME_DRAINED
-# One by one and in blocks of two: several seconds, so that a drain after the first Progress is in the middle.
+COMPUTING = explain_pb2.Progress.STAGE_COMPUTING
+# One by one and in blocks of two: seconds of work, of which the first server gets what fits between the first Progress of
+# computing and the end of its grace.
 SLOWLY = explain_pb2.Execution(batch_size=1, block_size=2)
 EVERYWHERE = method_pb2.Method(key="occlusion", occlusion=method_pb2.Occlusion(window=[1], stride=[1]))
 
 
 def test_methods_that_had_not_begun_when_a_server_was_stopped_are_done_by_the_next(tmp_path: Path) -> None:
-    bundle = early_fusion_classes(tmp_path / "models", modalities=2)
+    bundle = early_fusion_classes(tmp_path / "models", modalities=4)
     volumes = {name: Volume(Geometry(each.shape, bundle.affine), each) for name, each in bundle.volumes().items()}
     asked: dict[str, Any] = {
         "model": bundle.name,
@@ -32,7 +34,7 @@ def test_methods_that_had_not_begun_when_a_server_was_stopped_are_done_by_the_ne
         "methods": [EVERYWHERE, "gradient", "feature-ablation"],
         "execution": SLOWLY,
     }
-    arguments = ["--workers", "1", "--threads-per-worker", "1", "--engine", "onnxruntime", "--drain-seconds", "0.1"]
+    arguments = ["--workers", "1", "--threads-per-worker", "1", "--engine", "onnxruntime", "--drain-seconds", "0.25"]
     environ = {"VOXPLAIN_CHECKPOINT_KEY": "00" * 32}
     events: list[Event] = []
     with RunningServer(bundle.models, arguments, environ) as first:
