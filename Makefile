@@ -8,7 +8,7 @@ CONTRACT := $(wildcard proto/voxplain/*/*.proto proto/voxplain/*/*/*.proto)
 EXTRA ?= server
 
 .DEFAULT_GOAL := help
-.PHONY: stress help setup stubs lint types floors contract release-contract unit test monitoring-test bench bench-full image-test demo clean
+.PHONY: stress neighbours help setup stubs lint types floors contract release-contract unit test monitoring-test bench bench-full image-test demo clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -59,6 +59,9 @@ bench-full: setup ## The same for other networks and volumes, with what is bad i
 image-test: setup ## Build the image with buildah, without an engine, and explain the demo through it (root; Debian's buildah, debootstrap)
 	$(BIN)/python -m tests.image
 
+neighbours: setup ## Clients and servers of other projects (Triton's client, ...), each in an environment of its own, beside ours
+	$(BIN)/python -m tests.neighbours
+
 stress: setup ## Try to knock a server over, with goal beside figure; writes docs/reliability.md (an hour)
 	$(BIN)/python -m tests.stress
 
@@ -69,4 +72,4 @@ include client/clients.mk
 
 clean: ## Remove what make made
 	rm -rf client/*/build client/go/v1 client/typescript/src/gen client/typescript/node_modules
-	rm -rf $(VENV) demo-out build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .neighbours demo-out build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
