@@ -59,8 +59,8 @@ class Environment:
     def check(self, script: str, **told: Any) -> Iterator[Outcome]:
         """Run a script of `foreign/` in it, and hand on the checks that it reports.
 
-        The script gets `told` as JSON in its one argument. It writes one JSON line `{"title": ..., "fault": ...}` for each check
-        to its standard output and imports nothing of voxplain. That it ends with 0 is a check of its own.
+        The script gets `told` as JSON in its one argument. It writes one JSON line `{"title": ..., "fault": ...}` a
+        check to its standard output and imports nothing of voxplain. That it ends with 0 is a check of its own.
         """
         done = subprocess.run(
             [self.program(), "-P", str(FOREIGN / script), json.dumps(told)],
