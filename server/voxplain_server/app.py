@@ -20,7 +20,8 @@ from voxplain_server.access import AccessRefused
 from voxplain_server.observe.grpc_metrics import GrpcMetrics
 from voxplain_server.observe.ledger_metrics import LedgerMetrics
 from voxplain_server.observe.log import Log, route_library_logs
-from voxplain_server.observe.metrics import Metrics, MetricsServer
+from voxplain_server.observe.metrics import Metrics
+from voxplain_server.observe.metrics_server import MetricsServer
 from voxplain_server.observe.model_metrics import ModelMetrics
 from voxplain_server.observe.pool_watch import PoolWatch
 from voxplain_server.observe.tracing import CallTracer, is_tracing_asked_for, open_tracing
@@ -28,6 +29,7 @@ from voxplain_server.observe.watch import Watch
 from voxplain_server.service.access_control import credentials_of, guard_of
 from voxplain_server.service.admission import Admission
 from voxplain_server.service.allocator import keep_buffers
+from voxplain_server.service.background_threads import start_threads
 from voxplain_server.service.catalog import CatalogAnswers
 from voxplain_server.service.explain import Explanations
 from voxplain_server.service.health import HealthServer
@@ -64,6 +66,7 @@ async def _serve(settings: Settings) -> int:
     log = Log()
     route_library_logs(log)
     asked = _listen_for_signals()
+    start_threads(settings.workers)
     async with AsyncExitStack() as running:
         starting = asyncio.create_task(_start(settings, log, running))
         waiting = asyncio.create_task(asked.get())

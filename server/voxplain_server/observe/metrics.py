@@ -6,9 +6,6 @@ worst): the budget of each metric stands beside it. Where a metric has no room l
 
 from __future__ import annotations
 
-from threading import Thread
-from wsgiref.simple_server import WSGIServer
-
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -16,7 +13,6 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     disable_created_metrics,
-    start_http_server,
 )
 
 from voxplain_server.observe.label_sets import LabelSets
@@ -149,23 +145,3 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
-
-
-class MetricsServer:
-    """Serves metrics over plain HTTP on a port of its own, from a thread."""
-
-    def __init__(self, metrics: Metrics, *, host: str, port: int) -> None:
-        self._server: WSGIServer
-        self._thread: Thread
-        self._server, self._thread = start_http_server(port, addr=host, registry=metrics.registry)
-
-    @property
-    def port(self) -> int:
-        """The port that was bound."""
-        return self._server.server_port
-
-    def stop(self) -> None:
-        """Let the port go."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

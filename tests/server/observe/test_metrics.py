@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from voxplain.v1 import catalog_pb2, explain_pb2
 from voxplain_server.methods import all_methods
 from voxplain_server.observe.log import Log
-from voxplain_server.observe.metrics import MOST_SERIES, Metrics, MetricsServer
+from voxplain_server.observe.metrics import MOST_SERIES, Metrics
+from voxplain_server.observe.metrics_server import MetricsServer
 from voxplain_server.observe.model_metrics import ModelMetrics
 from voxplain_server.observe.pool_watch import PoolWatch
 from voxplain_server.observe.watch import Watch
