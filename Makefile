@@ -44,6 +44,9 @@ release-contract: setup ## Take today's contract as the released one that `make 
 unit: setup ## pytest alone
 	$(BIN)/python -m pytest
 
+explore: setup ## The tests that draw their cases, with fresh draws instead of the same ones
+	VOXPLAIN_DRAWS=explore $(BIN)/python -m pytest -q -m hypothesis
+
 test: lint types floors contract unit ## All that must hold: the one command before a commit
 
 monitoring-test: setup ## Real Prometheus and Alertmanager (Debian's) watch a server under load: rules, alerts, every panel (2 minutes)

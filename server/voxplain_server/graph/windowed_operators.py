@@ -118,6 +118,8 @@ def build_average_pool(site: Site) -> fx.Node:
     begins, ends = _pads(site, kernel, stride, (1,) * rank)
     counted = bool(site.attribute("count_include_pad", 0))
     inside = begins == ends and all(2 * begin <= size for begin, size in zip(begins, kernel, strict=True))
+    # In three axes PyTorch refuses a window larger than the value, even where the border makes it fit.
+    inside = inside and (rank < 3 or not any(begins) or _fits(site, kernel))
     rounds_up = bool(site.attribute("ceil_mode", 0))
     if not inside and (rounds_up or not counted):
         return site.call(_average_inside, site.value(0), kernel, stride, begins, ends, rounds_up, counted)
@@ -201,6 +203,12 @@ def _on_all_axes(site: Site, values: list[Any], otherwise: Any) -> list[Any]:
     for axis, value in zip(axes, values, strict=True):
         spread[axis] = value
     return spread
+
+
+def _fits(site: Site, kernel: Sequence[int]) -> bool:
+    """Whether the window is known to fit into the value without its border."""
+    sizes = site.spatial_shape()
+    return sizes is not None and all(width <= size for width, size in zip(kernel, sizes, strict=True))
 
 
 def _average_inside(

@@ -107,6 +107,9 @@ CASES = [
     Case("AveragePool", (X4,), {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
     Case("AveragePool", (X4,), {"kernel_shape": [3, 2], "pads": [1, 0, 0, 1]}),
     Case("AveragePool", (X3,), {"kernel_shape": [3], "pads": [2, 0], "count_include_pad": 1}),
+    # A window larger than the value, which only fits with the border.
+    Case("AveragePool", (X5[:, :, :2],), {"kernel_shape": [3, 1, 3], "pads": [1, 0, 1, 1, 0, 1]}),
+    Case("AveragePool", (X5[:, :, :2],), {"kernel_shape": [3, 1, 3], "pads": [1, 0, 1, 1, 0, 1], "count_include_pad": 1}),
     Case("AveragePool", (X3,), {"kernel_shape": [2], "strides": [2], "ceil_mode": 1}),
     Case("GlobalAveragePool", (X5,)),
     Case("GlobalMaxPool", (X4,)),
