@@ -23,9 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from voxplain_server.engines.memory_format import channels_last
+
 SMALLEST_DIFFERENCE = 1e-10
 """Inputs closer than this to their reference take the derivative; as Captum."""
 SOFTMAX_NODES = 32
+_PIECE = 2**17
+"""Elements that a cache holds several times."""
 
 _VOXELWISE: tuple[type[nn.Module], ...] = (
     nn.ReLU,
@@ -53,8 +57,17 @@ _MAX_POOLS: dict[type[nn.Module], Callable[..., tuple[Tensor, Tensor]]] = {
 }
 
 
+class UnevenRows(Exception):
+    """A layer that was to see one row sees several."""
+
+
 def multipliers(
-    scored: nn.Module, case: Sequence[Tensor], reference: Sequence[Tensor]
+    scored: nn.Module,
+    case: Sequence[Tensor],
+    reference: Sequence[Tensor],
+    *,
+    rules: tuple[type[nn.Module], ...] = (*_VOXELWISE, *_MAX_POOLS, nn.Softmax),
+    one_row: tuple[type[nn.Module], ...] = (),
 ) -> tuple[tuple[Tensor, ...], float, float]:
     """DeepLIFT's multipliers of every voxel; contributions are multiplier x (case - reference).
 
@@ -64,31 +77,42 @@ def multipliers(
     Args:
         scored: from volumes (1, *spatial) to the score (1,); every non-linearity a module that is used once.
         case, reference: one volume for each modality.
+        rules: layers that have a rule, of those above; all others pass their derivative.
+        one_row: layers whose operand must have a batch of 1.
 
     Returns:
         Multipliers (1, *spatial) for each modality, the score of the case, the score of the reference.
+
+    Raises:
+        UnevenRows: a layer of `one_row` gets a longer batch.
     """
     inputs: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, arguments: tuple[Any, ...], _output: Tensor) -> None:
         inputs[module] = arguments[0].detach()
 
+    def look(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if arguments[0].shape[0] != 1:
+            raise UnevenRows
+
     def replace(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
         return _replaced(module, arguments[0], inputs.pop(module), output.detach())
 
-    with torch.no_grad(), _hooked(scored, keep):
+    with torch.no_grad(), _hooked(scored, rules, keep), _hooked(scored, one_row, look, before=True):
         reference_score = float(scored(*reference)[0])
     point = tuple(volume.detach().clone().requires_grad_() for volume in case)
-    with torch.enable_grad(), _hooked(scored, replace):
+    with torch.enable_grad(), _hooked(scored, rules, replace):
         score = scored(*point)[0]
         found = torch.autograd.grad(score, point)
     return found, float(score.detach()), reference_score
 
 
 @contextmanager
-def _hooked(scored: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
-    known = (*_VOXELWISE, *_MAX_POOLS, nn.Softmax)
-    hooks = [module.register_forward_hook(hook) for module in scored.modules() if isinstance(module, known)]
+def _hooked(
+    scored: nn.Module, kinds: tuple[type[nn.Module], ...], hook: Callable[..., Any], *, before: bool = False
+) -> Iterator[None]:
+    found = [module for module in scored.modules() if isinstance(module, kinds)]
+    hooks = [module.register_forward_pre_hook(hook) if before else module.register_forward_hook(hook) for module in found]
     try:
         yield
     finally:
@@ -107,6 +131,8 @@ def _replaced(module: nn.Module, value: Tensor, reference: Tensor, output: Tenso
 
 @torch.no_grad()
 def _slopes(module: nn.Module, value: Tensor, reference: Tensor, output: Tensor) -> Tensor:
+    if type(module) is nn.ReLU and value.stride() == reference.stride() == output.stride() and _dense(value):
+        return _relu_slopes(value, reference, output)
     difference = value - reference
     close = difference.abs() < SMALLEST_DIFFERENCE
     slopes: Tensor = (output - module.forward(reference)) / difference.masked_fill_(close, 1.0)
@@ -116,6 +142,23 @@ def _slopes(module: nn.Module, value: Tensor, reference: Tensor, output: Tensor)
         leaf = value.detach().requires_grad_()
         (derivatives,) = torch.autograd.grad(module.forward(leaf).sum(), leaf)
     return torch.where(close, derivatives, slopes)
+
+
+def _dense(tensor: Tensor) -> bool:
+    return tensor.is_contiguous() or channels_last(tensor) is tensor
+
+
+def _relu_slopes(value: Tensor, reference: Tensor, output: Tensor) -> Tensor:
+    """The same piece by piece in the order of the memory, so that what is computed in between stays in the cache."""
+    slopes = torch.empty_like(value)
+    lines = [torch.as_strided(tensor, (tensor.numel(),), (1,)) for tensor in (value, reference, output, slopes)]
+    for at, before, after, found in zip(*(line.split(_PIECE) for line in lines), strict=True):
+        difference = at - before
+        close = difference.abs() < SMALLEST_DIFFERENCE
+        torch.sub(after, before.relu(), out=found)
+        found.div_(difference.masked_fill_(close, 1.0))
+        torch.where(close, after.sign(), found, out=found)
+    return slopes
 
 
 @torch.no_grad()
@@ -149,7 +192,8 @@ class _Scaled(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (slopes,) = context.saved_tensors
-        return gradient * slopes, None, None
+        # Nobody asks twice, and a volume of its own less is held.
+        return slopes.mul_(gradient), None, None
 
 
 class _Picked(torch.autograd.Function):

@@ -32,11 +32,11 @@ _Attributions = tuple[tuple["torch.Tensor", ...], float, float]
 class DeepLift:
     """phi = m (x - b), m DeepLIFT's multipliers by the rescale rule.
 
-    max_pool_rule CAPTUM is Captum's DeepLift itself, with all its rules: equal to it by construction, where they are sound and
-    where not. It stacks case and baseline on axis 0 and so needs a batched model and twice the activations. COMPLETE is
-    engines/rescale_rule.py: equal to Captum within 1e-9 (float64) on models whose only non-linearities are ReLU, ELU,
-    LeakyReLU, Sigmoid, Tanh and Softplus, complete through max pooling, softmax and the other activations besides; it takes
-    case and baseline one after the other, and is the default where the model's batch is fixed at 1.
+    max_pool_rule CAPTUM gives what Captum's DeepLift gives, with all its rules, where they are sound and where not:
+    engines/captum_rule.py takes case and baseline one after the other where Captum's rules keep them apart, and is Captum
+    itself where they do not, which needs a batched model. COMPLETE is engines/rescale_rule.py: equal to Captum within 1e-9
+    (float64) on models whose only non-linearities are ReLU, ELU, LeakyReLU, Sigmoid, Tanh and Softplus, complete through max
+    pooling, softmax and the other activations besides; it is the default where the model's batch is fixed at 1.
     """
 
     name = "deep-lift"
@@ -111,29 +111,10 @@ def _complete(scored: torch.nn.Module, case: Sequence[torch.Tensor], baseline: S
 
 
 def _captum(scored: torch.nn.Module, case: Sequence[torch.Tensor], baseline: Sequence[torch.Tensor]) -> _Attributions:
-    from captum.attr import DeepLift as CaptumDeepLift
+    from voxplain_server.engines.captum_rule import captum_attributions
 
-    point = tuple(volume.detach().clone().requires_grad_() for volume in case)
-    scores: list[torch.Tensor] = []
-    # Set before Captum's own hooks: case and baseline are still in one batch.
-    hook = scored.register_forward_hook(lambda _module, _inputs, output: scores.append(output.detach()))
-    try:
-        with quiet_captum():
-            attributions = CaptumDeepLift(scored).attribute(point, tuple(baseline))
-    finally:
-        hook.remove()
-        # Captum leaves the activations of modules that no gradient reached on them.
-        for module in scored.modules():
-            for name in ("input", "output"):
-                module.__dict__.pop(name, None)
-    return tuple(each.detach() for each in attributions), *_two_scores(scores)
-
-
-def _two_scores(scores: Sequence[torch.Tensor]) -> tuple[float, float]:
-    import torch
-
-    case_score, baseline_score = torch.cat([score.flatten() for score in scores]).tolist()
-    return case_score, baseline_score
+    with quiet_captum():
+        return captum_attributions(scored, case, baseline)
 
 
 METHOD: GradientMethod = DeepLift()
