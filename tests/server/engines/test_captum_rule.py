@@ -30,7 +30,8 @@ class Graph(nn.Module):
             self.add_module(name, layer)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self._forward(self, image)
+        answer: Tensor = self._forward(self, image)
+        return answer
 
 
 class Scored(nn.Module):
@@ -45,7 +46,8 @@ class Scored(nn.Module):
         if self.activation is not None:
             answers = self.activation(answers)
         weights = torch.randn(answers.shape[1], generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-        return (answers * weights).sum(dim=1)
+        score: Tensor = (answers * weights).sum(dim=1)
+        return score
 
 
 def _conv(before: int = 2, after: int = 3) -> nn.Module:
@@ -178,7 +180,12 @@ def test_slices_in_the_batch_of_a_pooling_are_left_to_captum(monkeypatch: pytest
 
     asked = []
     stacked = captum_rule._stacked
-    monkeypatch.setattr(captum_rule, "_stacked", lambda *given: asked.append(1) or stacked(*given))
+
+    def noted(*given: Any) -> captum_rule.Attributions:
+        asked.append(1)
+        return stacked(*given)
+
+    monkeypatch.setattr(captum_rule, "_stacked", noted)
     scored = _scored(make)
     assert halves_are_apart(scored)
     _assert_captums(scored)
