@@ -53,8 +53,8 @@ class CoalitionPlan:
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """Equal ranges."""
-        return cut(self.evaluations, self.block_size)
+        """Equal ranges; two coalitions are the fewest that can be fitted."""
+        return cut(self.evaluations, self.block_size, least=2)
 
     @property
     def features(self) -> int | None:

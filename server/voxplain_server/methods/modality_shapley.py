@@ -55,8 +55,8 @@ class ModalityPlan:
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """Equal ranges."""
-        return cut(self.evaluations, self.block_size)
+        """Equal ranges; nothing can be told before all are done."""
+        return cut(self.evaluations, self.block_size, least=self.evaluations)
 
     @property
     def features(self) -> int | None:

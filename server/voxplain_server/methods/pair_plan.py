@@ -50,7 +50,7 @@ class PairPlan:
     @property
     def blocks(self) -> tuple[Block, ...]:
         """Equal ranges of whole pairs."""
-        return cut(self.evaluations, max(2, self.block_size - self.block_size % 2))
+        return cut(self.evaluations, max(2, self.block_size - self.block_size % 2), least=self.start + 2)
 
     @property
     def features(self) -> int | None:

@@ -51,12 +51,12 @@ class WalkPlan:
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """Chains of whole walks or groups; the baseline belongs to the first."""
+        """Chains of whole walks or groups; the baseline belongs to the first, which is as short as can be."""
         if self.players == 0:
             return (Block(start=0, stop=1),)
         least = self.players * (GROUP if self.antithetic else 1)
         step = max(1, self.block_size // least) * least
-        starts = [0, *range(1 + step, self.evaluations, step)]
+        starts = sorted({0, 1 + least, *range(1 + step, self.evaluations, step)} - {self.evaluations})
         return tuple(Block(start=a, stop=b, chain=True) for a, b in zip(starts, [*starts[1:], self.evaluations], strict=True))
 
     @property

@@ -15,6 +15,7 @@ from voxplain.v1 import catalog_pb2, catalog_pb2_grpc, explain_pb2, method_pb2
 
 from voxplain_server.methods import all_methods
 from voxplain_server.methods.method import Method
+from voxplain_server.methods.plan import cut
 from voxplain_server.methods.variant import variant_of
 from voxplain_server.service.admission import Admission
 from voxplain_server.service.call_observer import CallObserver
@@ -104,7 +105,7 @@ class CatalogAnswers(catalog_pb2_grpc.CatalogServiceServicer):
                 explain_pb2.MethodPlan(
                     method_key=method.key,
                     evaluations=evaluations,
-                    blocks=0 if gradients else -(-evaluations // execution.block_size),
+                    blocks=0 if gradients else len(cut(evaluations, execution.block_size)),
                     estimated_duration=_duration(checked.expected.methods[method.key]),
                     features=checked.features.get(method.key),
                     engine=_gradient_engine(entry.engine) if gradients else execution.engine,

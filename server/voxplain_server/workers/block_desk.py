@@ -104,9 +104,10 @@ def blocks_within(starts: Sequence[int], stops: Sequence[int], evaluations: int)
 
 def review_points(blocks: int) -> tuple[int, ...]:
     """After how many blocks the standard error is compared with its target: fixed by the plan, never by time or workers, so
-    that a call which stops early stops at the same place however many workers it had."""
+    that a call which stops early stops at the same place however many workers it had. The first block is short and does not
+    count."""
     step = max(-(-blocks // REVIEWS), 1)
-    return tuple(range(step, blocks, step))
+    return tuple(range(1 + step, blocks, step))
 
 
 def _summed(starts: Sequence[int], stops: Sequence[int]) -> list[int]:

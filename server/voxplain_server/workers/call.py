@@ -99,6 +99,7 @@ class Call:
         self._loop = asyncio.get_running_loop()
         self._mailbox = Mailbox()
         self._labels = create_memory(0)
+        self._snapshots = job.spec.HasField("snapshot_interval")
         self._leases = Leases(supply, silence_s=settings.silence_s)
         self._current = 0
         self._help_refused = False
@@ -178,7 +179,7 @@ class Call:
                 self._leases.give_recalled_back()
                 await self._advance()
                 if self._stopping() is None:
-                    self._leases.hand_out(self.runs[self._current :])
+                    self._leases.hand_out(self.runs[self._current :], snapshots=self._snapshots)
                 self._teller.tell(self._outbox)
                 self._leases.watch(lead_at_work=lambda: any(run.asked for run in self.runs))
                 if self._loop.time() - self._opened_at > self._settings.job_seconds:
@@ -353,7 +354,7 @@ class Call:
 
     def _moment(self, run: MethodRun) -> Moment:
         spec = self.job.spec
-        wanted = spec.HasField("snapshot_interval") and not self._outbox.snapshot_waits
+        wanted = self._snapshots and not self._outbox.snapshot_waits
         run.snapshot_at = max(run.snapshot_at, self._outbox.snapshot_left_at)
         return Moment(
             now=self._loop.time(),

@@ -113,12 +113,19 @@ class Leases:
             if lease.lead or any(own == method for own, _ in lease.blocks):
                 lease.worker.send(worker_pb2.Command(cancel=worker_pb2.Cancel(method=method)))
 
-    def hand_out(self, runs: Sequence[MethodRun]) -> None:
+    def hand_out(self, runs: Sequence[MethodRun], *, snapshots: bool) -> None:
         """Give blocks to every worker that can take some. The lead keeps to the first run, whose result is due; helpers work
-        ahead."""
+        ahead.
+
+        Args:
+            runs: what is not finished.
+            snapshots: whether any are wanted. The first one shall not wait behind a block that the lead has in advance.
+        """
+        waiting = snapshots and bool(runs) and runs[0].desk is not None and runs[0].desk.blocks_done == 0
         for lease in self._by_worker.values():
             if lease.prepared and not lease.recalled:
-                while len(lease.blocks) < BLOCKS_AHEAD and self._hand_to(lease, runs[:1] if lease.lead else runs):
+                most = 1 if lease.lead and waiting else BLOCKS_AHEAD
+                while len(lease.blocks) < most and self._hand_to(lease, runs[:1] if lease.lead else runs):
                     pass
 
     def give_recalled_back(self) -> None:

@@ -59,7 +59,8 @@ def _slices(net: Any, image: Tensor) -> Tensor:
     batch, _, slices = image.shape[:3]
     planes = image.movedim(2, 1).flatten(0, 1)
     answers: Tensor = net.pool(net.relu(net.conv(planes)))
-    return answers.unflatten(0, (batch, slices)).mean(dim=1)
+    means: Tensor = torch.unflatten(answers, 0, (batch, slices)).mean(dim=1)
+    return means
 
 
 APART: dict[str, Callable[[], Graph]] = {

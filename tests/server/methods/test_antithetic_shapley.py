@@ -122,7 +122,8 @@ def test_blocks_are_chains_of_whole_groups() -> None:
     )
     plan = METHOD.plan(setting)
     assert [(block.start, block.stop, block.chain) for block in plan.blocks] == [
-        (0, 73, True),
+        (0, 37, True),
+        (37, 73, True),
         (73, 145, True),
         (145, 181, True),
     ]

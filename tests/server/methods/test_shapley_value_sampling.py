@@ -131,7 +131,7 @@ def test_blocks_are_chains_of_whole_walks_in_which_each_step_adds_one_feature() 
     setting = fake_setting(METHOD, fake_case(SHAPES), linear_formula(SHAPES), SMALL, block_size=9)
     plan = METHOD.plan(setting)
     assert isinstance(plan, WalkPlan)
-    assert [(block.start, block.stop) for block in plan.blocks] == [(0, 9), (9, 17), (17, 25)]
+    assert [(block.start, block.stop) for block in plan.blocks] == [(0, 5), (5, 9), (9, 17), (17, 25)]
     assert all(block.chain for block in plan.blocks)
     for walk in range(plan.walks):
         sizes = [len(plan.perturbation(1 + walk * plan.players + step).regions) for step in range(plan.players)]

@@ -98,7 +98,7 @@ def test_walks_share_what_they_begin_and_end_with_among_each_other(case: Case) -
 
 def test_nothing_is_taken_from_blocks_that_a_budget_may_leave_out(case: Case) -> None:
     plans = plan_all(case, [MANY[0], MANY[0]])
-    assert len(plans[0].blocks) == 2
+    assert [block.stop for block in plans[0].blocks] == [1, 8, 16]
     assert link_all(case, plans)[1].taken.sum() == plans[0].evaluations - plans[0].unchanged.sum()
     for budget in (explain_pb2.Budget(max_evaluations=8), explain_pb2.Budget(target_standard_error=0.1)):
         links = link_all(case, plans, budget)[1]

@@ -102,22 +102,22 @@ def test_a_method_that_failed_is_finished_without_a_map() -> None:
 
 
 def test_the_error_is_reviewed_at_fixed_blocks_however_many_are_done() -> None:
-    for ahead in (2, 3, 40):
+    for ahead in (3, 4, 40):
         run = done(perturbation(budget=explain_pb2.Budget(target_standard_error=0.1)), ahead)
         step = next_step(run, CALM)
-        assert (step.action, step.want, step.first_blocks, step.review) == (Action.ESTIMATE, worker_pb2.WANT_ERROR, 2, True)
+        assert (step.action, step.want, step.first_blocks, step.review) == (Action.ESTIMATE, worker_pb2.WANT_ERROR, 3, True)
         run.ask(step.want, ending=step.ending, review=step.review)
         assert next_step(run, CALM) == WAIT
         run.note_estimate(0.05, seconds=0.0, now=0.0)
         final = next_step(run, CALM)
         assert final.ending is not None
         assert final.ending.outcome == explain_pb2.OUTCOME_TARGET_ERROR_REACHED
-        assert final.first_blocks == 2
+        assert final.first_blocks == 3
 
 
 def test_an_error_above_the_target_goes_on_to_the_next_review() -> None:
-    run = done(perturbation(budget=explain_pb2.Budget(target_standard_error=0.1)), 5)
-    for expected in (2, 4):
+    run = done(perturbation(budget=explain_pb2.Budget(target_standard_error=0.1)), 6)
+    for expected in (3, 5):
         step = next_step(run, CALM)
         assert step.first_blocks == expected
         run.ask(step.want, ending=None, review=True)

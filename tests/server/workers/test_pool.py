@@ -78,7 +78,7 @@ async def test_the_prediction_comes_before_the_plans_and_the_record_has_both(poo
         answer = await run(pool, asked)
     early, final = answer.prediction, answer.record.prediction
     assert [plan.blocks for plan in early.plans] == [0, 0]
-    assert [plan.blocks for plan in final.plans] == [1, 0]
+    assert [plan.blocks for plan in final.plans] == [2, 0]
     assert [plan.evaluations for plan in early.plans] == [plan.evaluations for plan in final.plans] == [192, 1]
     assert [plan.engine for plan in early.plans] == ["onnxruntime-cpu", "torch-cpu"]
     assert all(plan.estimated_duration.ToNanoseconds() > 0 for plan in early.plans)
@@ -195,6 +195,32 @@ async def test_voxel_snapshots_come_before_the_final_map_and_hold_nan_where_noth
     assert early
     assert np.isnan(np.frombuffer(early[0], "<f4")).any()
     assert np.isfinite(answer.map_of("occlusion", "t1")).all()
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "first"),
+    [(OCCLUSION, 2), (method("feature-ablation"), 2), (method("kernel-shap", samples=90), 2), (method("lime"), 2)],
+    ids=lambda given: given.WhichOneof("method") if isinstance(given, method_pb2.Method) else str(given),
+)
+async def test_the_first_snapshot_waits_for_the_beginning_of_the_first_block_and_for_no_block_in_advance(
+    pool: WorkerPool, ward: Ward, asked_for: method_pb2.Method, first: int
+) -> None:
+    blocks = explain_pb2.Execution(batch_size=2, block_size=64)
+    async with job(ward.bundles["tiny-glioma"], ward.catalog, [asked_for], snapshot_interval=OFTEN, execution=blocks) as asked:
+        answer = await run(pool, asked)
+    told = [header.evaluations_done for header, _ in answer.snapshots if header.quantity == explain_pb2.QUANTITY_ATTRIBUTION]
+    assert told[0] == first
+
+
+async def test_the_first_snapshot_of_a_walk_comes_after_one_walk(pool: WorkerPool, ward: Ward) -> None:
+    shapley = method("shapley-value-sampling", permutations=6)
+    blocks = explain_pb2.Execution(batch_size=2, block_size=1024)
+    async with job(ward.bundles["tiny-glioma"], ward.catalog, [shapley], snapshot_interval=OFTEN, execution=blocks) as asked:
+        answer = await run(pool, asked)
+    (plan,) = answer.record.prediction.plans
+    told = [header.evaluations_done for header, _ in answer.snapshots if header.quantity == explain_pb2.QUANTITY_ATTRIBUTION]
+    assert told[0] == 1 + plan.features
+    assert plan.blocks == 3
 
 
 async def test_the_same_bytes_come_when_the_job_goes_on_from_a_checkpoint(pool: WorkerPool, ward: Ward, counts: Counts) -> None:
