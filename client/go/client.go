@@ -53,7 +53,7 @@ type Option func(*settings)
 // WithTLS encrypts; a configuration with a certificate of the client makes it mTLS.
 func WithTLS(config *tls.Config) Option { return func(s *settings) { s.tls = config } }
 
-// WithToken sends a bearer token with every call. Give one only with TLS.
+// WithToken sends a bearer token with every call. New refuses it for another host without TLS.
 func WithToken(token string) Option { return func(s *settings) { s.token = token } }
 
 // WithRetry replaces DefaultRetryPolicy.
@@ -79,6 +79,9 @@ func New(server string, options ...Option) (*Client, error) {
 		dial = append(dial, grpc.WithInsecure())
 	}
 	if chosen.token != "" {
+		if err := checkToken(server, chosen.tls != nil); err != nil {
+			return nil, err
+		}
 		dial = append(dial, grpc.WithPerRPCCredentials(bearer{chosen.token, chosen.tls != nil}))
 	}
 	connection, err := grpc.Dial(server, dial...)

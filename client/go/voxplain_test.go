@@ -2,6 +2,7 @@ package voxplain
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"math"
 	"testing"
@@ -221,4 +222,24 @@ func TestServerThatIsNotThereEndsAsConnectionLost(t *testing.T) {
 	if _, err := explanation.Result(); !errors.Is(err, ErrServerUnavailable) {
 		t.Errorf("got %v", err)
 	}
+}
+
+func TestATokenGoesToAnotherHostWithTLSOnly(t *testing.T) {
+	for _, server := range []string{"explain.example:50051", "10.0.0.7:50051", "127.0.0.1.example:1", "[2001:db8::1]:1", "dns:///a:1"} {
+		_, err := New(server, WithToken("secret"))
+		var fault *Error
+		if !errors.As(err, &fault) || fault.Reason != "ACCESS_INVALID" || !errors.Is(err, ErrInvalidSpec) {
+			t.Errorf("%s: got %v", server, err)
+		}
+	}
+	for _, server := range []string{"localhost:50051", "127.0.0.1:50051", "127.8.9.1:1", "[::1]:50051", "dns:///localhost:1", "unix:/a"} {
+		if !isThisHost(server) {
+			t.Errorf("%s is this host", server)
+		}
+	}
+	client, err := New("explain.example:50051", WithToken("secret"), WithTLS(&tls.Config{MinVersion: tls.VersionTLS12}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.Close()
 }

@@ -33,8 +33,9 @@ from voxplain_server.service.background_threads import start_threads
 from voxplain_server.service.catalog import CatalogAnswers
 from voxplain_server.service.explain import Explanations
 from voxplain_server.service.health import HealthServer
+from voxplain_server.service.inference import Inferences
 from voxplain_server.service.scheduling import prefer_throughput
-from voxplain_server.service.server import GRPC_TYPES, create_server
+from voxplain_server.service.server import GRPC_LABELS, create_server
 from voxplain_server.settings import Settings
 from voxplain_server.workers.catalog import Catalog
 from voxplain_server.workers.ledger import Ledger
@@ -141,9 +142,20 @@ async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Part
             catalog=catalog, runner=pool, admission=admission, limits=limits, observer=watch, tracer=tracer, ledger=ledger
         ),
         CatalogAnswers(catalog=catalog, admission=admission, limits=limits, observer=watch),
+        Inferences(
+            catalog=catalog,
+            predictor=pool,
+            admission=admission,
+            limits=limits,
+            observer=watch,
+            is_ready=lambda: health.is_serving,
+            version=VERSION,
+            ledger=ledger,
+        ),
         guard=guard,
         reflection=settings.reflection,
-        interceptors=[GrpcMetrics(metrics, GRPC_TYPES)],
+        max_inference_bytes=limits.max_inference_bytes,
+        interceptors=[GrpcMetrics(metrics, GRPC_LABELS)],
     )
     address = f"{settings.host}:{settings.port}"
     try:

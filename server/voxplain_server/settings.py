@@ -19,6 +19,7 @@ CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
 CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
 _KEY_CHARACTERS = 32
+_MAX_MESSAGE_BYTES = 2 * GIB - 1
 _MAY_BE_ZERO = ("queue_length", "reload_seconds")
 _OF_THE_MEMORY = {"max_in_flight_bytes": (3, "a third"), "check_memory_bytes": (2, "half")}
 """Limits whose default is a part of the container's memory."""
@@ -41,6 +42,7 @@ class Limits:
     max_tensors: int = _setting(256, "tensors of one call")
     max_chunks: int = _setting(100_000, "chunks of one call")
     max_checkpoint_bytes: int = _setting(2 * MIB, "bytes of a checkpoint that a client hands back")
+    max_inference_bytes: int = _setting(4 * MIB, "bytes of one ModelInfer message, request or answer")
     first_message_seconds: float = _setting(10.0, "seconds within which the spec must come")
     upload_grace_seconds: float = _setting(30.0, "seconds that an upload may take beyond its minimum rate")
     min_upload_bytes_per_second: float = _setting(64 * 1024.0, "slowest upload, on average, in bytes per second")
@@ -168,6 +170,8 @@ def _check(settings: Settings) -> None:
         value = getattr(settings.limits, each.name)
         if not value >= 0 or (value == 0 and each.name not in _MAY_BE_ZERO):
             raise SettingsRefused(f"--{each.name.replace('_', '-')} must be greater than 0")
+    if settings.limits.max_inference_bytes > _MAX_MESSAGE_BYTES:
+        raise SettingsRefused("--max-inference-bytes must stay below 2 GiB: no message of gRPC may be larger")
     if settings.checkpoint_key is not None and len(settings.checkpoint_key) < _KEY_CHARACTERS:
         raise SettingsRefused(f"VOXPLAIN_CHECKPOINT_KEY must have at least {_KEY_CHARACTERS} characters")
     try:

@@ -6,12 +6,14 @@
 #include <grpcpp/grpcpp.h>
 #include <voxplain/v1/catalog.grpc.pb.h>
 
+#include "access.hpp"
 #include "explanation_state.hpp"
 
 namespace voxplain {
 namespace {
 
 std::shared_ptr<grpc::Channel> connect(const std::string& server, const ClientOptions& options) {
+  if (!options.token.empty()) check_token(server, options.tls.has_value());
   grpc::ChannelArguments arguments;
   // Without keepalive a peer that vanished is found after two hours.
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);

@@ -3,6 +3,7 @@
 #include <fstream>
 #include <iostream>
 
+#include "access.hpp"
 #include "conversation.hpp"
 #include "voxplain/chunks.hpp"
 #include "voxplain/client.hpp"
@@ -106,9 +107,26 @@ void a_file_that_is_written_is_read_again() {
   std::filesystem::remove_all(folder);
 }
 
+void a_token_goes_to_another_host_with_tls_only() {
+  const auto token = [](std::optional<voxplain::Tls> tls) {
+    voxplain::ClientOptions options;
+    options.tls = std::move(tls);
+    options.token = "secret";
+    return options;
+  };
+  for (const auto* server : {"explain.example:50051", "10.0.0.7:50051", "127.0.0.1.example:1", "[2001:db8::1]:1", "dns:///a:1"}) {
+    expect_throws<voxplain::InvalidSpec>([&] { voxplain::Client(server, token(std::nullopt)); }, "ACCESS_INVALID", server);
+    voxplain::Client(server, token(voxplain::Tls()));
+  }
+  for (const auto* server : {"localhost:50051", "127.0.0.1:50051", "127.8.9.1:1", "[::1]:50051", "dns:///localhost:1", "unix:/a"}) {
+    expect(voxplain::is_this_host(server), server);
+  }
+}
+
 }  // namespace
 
 int main() {
+  a_token_goes_to_another_host_with_tls_only();
   the_checksum_is_that_of_rfc_3720();
   a_tensor_is_cut_into_chunks_of_one_mebibyte();
   a_shape_that_does_not_fit_is_refused();

@@ -3,6 +3,7 @@ import type { SecureClientSessionOptions } from "node:http2";
 import { type Client as Stub, createClient, type Interceptor } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 
+import { checkToken } from "./access.js";
 import { translate } from "./errors.js";
 import { type CallOptions, Explanation } from "./explanation.js";
 import {
@@ -25,7 +26,7 @@ const WINDOW_BYTES = 4 << 20;
 export interface ClientOptions {
   /** TLS: certificates to trust, and for mTLS `cert` and `key`; `{}` trusts the system's. Absent: plaintext. */
   readonly tls?: Pick<SecureClientSessionOptions, "ca" | "cert" | "key" | "servername"> | undefined;
-  /** Bearer token, sent with every call. */
+  /** Bearer token, sent with every call. It never goes to another host in plaintext. */
   readonly token?: string | undefined;
   /** When broken calls are made again. */
   readonly retry?: Partial<RetryPolicy>;
@@ -38,8 +39,12 @@ export class Client implements Disposable {
   readonly #catalog: Stub<typeof CatalogService>;
   readonly #policy: RetryPolicy;
 
-  /** @param server HOST:PORT. */
+  /**
+   * @param server HOST:PORT.
+   * @throws InvalidSpec ACCESS_INVALID: a token would leave this host in plaintext.
+   */
   constructor(server: string, options: ClientOptions = {}) {
+    if (options.token !== undefined) checkToken(server, options.tls !== undefined);
     const baseUrl = `${options.tls ? "https" : "http"}://${server}`;
     const settings = { initialWindowSize: WINDOW_BYTES };
     this.#sessions = new Http2SessionManager(baseUrl, KEEPALIVE, { ...options.tls, settings });

@@ -5,12 +5,23 @@ import { Code, ConnectError } from "@connectrpc/connect";
 
 import { checksum, inOrder, MAX_CHUNK_BYTES } from "../src/chunks.js";
 import { Client } from "../src/client.js";
-import { translate } from "../src/errors.js";
+import { type InvalidSpec, translate } from "../src/errors.js";
 import { ErrorInfoSchema, BadRequestSchema, RetryInfoSchema } from "../src/gen/google/rpc/error_details_pb.js";
 import { buildRequest, makeMethod } from "../src/request.js";
 import { makePayloads } from "../src/volume.js";
 
 const volume = { modality: "t1", voxels: new Int16Array(6), shape: [1, 2, 3] };
+
+test("a token goes to another host with TLS only", () => {
+  for (const server of ["explain.example:50051", "10.0.0.7:50051", "localhost.example:1", "127.0.0.1.example:1", "[2001:db8::1]:1"]) {
+    assert.throws(() => new Client(server, { token: "secret" }), (error: InvalidSpec) => error.reason === "ACCESS_INVALID");
+    new Client(server, { token: "secret", tls: {} }).close();
+    new Client(server).close();
+  }
+  for (const server of ["localhost:50051", "127.0.0.1:50051", "127.8.9.1:1", "[::1]:50051"]) {
+    new Client(server, { token: "secret" }).close();
+  }
+});
 
 test("CRC-32C has the value of RFC 3720", () => {
   assert.equal(checksum(new Uint8Array(32)), 0x8a9136aa);

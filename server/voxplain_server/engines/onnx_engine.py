@@ -64,19 +64,8 @@ class OnnxEngine:
         self._run_options = onnxruntime.RunOptions()
         self._interrupted = False
         self._last_shapes: tuple[tuple[int, ...], ...] | None = None
-        if device == "cuda":
-            # CUDA and cuDNN may lie in wheels beside onnxruntime, where the loader does not look; without them it only logs.
-            onnxruntime.preload_dlls()
-        self._session = onnxruntime.InferenceSession(
-            with_score_output(model_file, model.output.score_name).SerializeToString(),
-            sess_options=_session_options(threads),
-            providers=_providers(device, precision),
-        )
-        # A session that does not get its provider only logs, and computes on the CPU.
-        if _PROVIDERS[device] not in self._session.get_providers():
-            raise errors.ServerUnavailable(
-                "DEVICE_UNAVAILABLE", "ONNX Runtime could not use CUDA; check the driver and the onnxruntime-gpu wheel"
-            )
+        scored = with_score_output(model_file, model.output.score_name)
+        self._session = open_session(scored, threads=threads, device=device, precision=precision)
         types = {value.name: value.type for value in self._session.get_inputs()}
         if any(types.get(spec.name) not in _DTYPES for spec in model.inputs):
             raise errors.UnsupportedByModel(
@@ -203,8 +192,40 @@ def with_score_output(model_file: bytes | onnx.ModelProto, score_name: str) -> o
     return changed
 
 
-def _session_options(threads: int) -> onnxruntime.SessionOptions:
+def open_session(
+    proto: onnx.ModelProto, *, threads: int, device: Device, precision: Precision = "float32", arena: bool = True
+) -> onnxruntime.InferenceSession:
+    """A session of ONNX Runtime on a model whose weights are inside.
+
+    Args:
+        proto: the model.
+        threads: compute threads.
+        device: where it runs.
+        precision: as for OnnxEngine.
+        arena: whether the CPU's memory is kept between passes.
+
+    Raises:
+        voxplain.errors.ServerUnavailable: CUDA was asked for and ONNX Runtime did not get it.
+    """
+    if device == "cuda":
+        # CUDA and cuDNN may lie in wheels beside onnxruntime, where the loader does not look; without them it only logs.
+        onnxruntime.preload_dlls()
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(),
+        sess_options=_session_options(threads, arena=arena),
+        providers=_providers(device, precision),
+    )
+    # A session that does not get its provider only logs, and computes on the CPU.
+    if _PROVIDERS[device] not in session.get_providers():
+        raise errors.ServerUnavailable(
+            "DEVICE_UNAVAILABLE", "ONNX Runtime could not use CUDA; check the driver and the onnxruntime-gpu wheel"
+        )
+    return session
+
+
+def _session_options(threads: int, *, arena: bool) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
+    options.enable_cpu_mem_arena = arena
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Patterns are kept for every shape that was ever seen.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from voxplain_server.models.engine_choice import EngineChoice
+from voxplain_server.models.signature import Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class ModelTraits:
         slic_seconds_per_voxel: measured time of making supervoxels on this host, for each voxel that is not zero.
         background_cases: background cases held by the bundle.
         engine_choice: which engine evaluates perturbed cases; None: nobody chose, whole passes do.
+        signature: what the file reads and answers; empty where there is no file of ours to run.
     """
 
     unsupported_operators: tuple[str, ...] = ()
@@ -43,6 +45,7 @@ class ModelTraits:
     slic_seconds_per_voxel: float = 0.0
     background_cases: int = 0
     engine_choice: EngineChoice | None = None
+    signature: Signature = field(default_factory=Signature)
 
     PARITY_BOUND: ClassVar[float] = 1e-4
 

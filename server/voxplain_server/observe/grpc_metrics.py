@@ -25,16 +25,13 @@ class GrpcMetrics(grpc.aio.ServerInterceptor):
 
     Args:
         metrics: where to.
-        methods: full names ("/package.Service/Method") that keep their name, and what they are ("unary", "bidi_stream"); all
-            others are counted as `unknown`.
+        methods: type ("unary", "bidi_stream"), service and method under which each full name ("/package.Service/Method") is
+            counted; all others are counted as `unknown`.
     """
 
-    def __init__(self, metrics: Metrics, methods: Mapping[str, str]) -> None:
+    def __init__(self, metrics: Metrics, methods: Mapping[str, Labels]) -> None:
         self._metrics = metrics
-        self._labels: dict[str, Labels] = {}
-        for name, kind in methods.items():
-            _, service, method = name.split("/")
-            self._labels[name] = kind, service, method
+        self._labels = dict(methods)
 
     async def intercept_service(
         self,

@@ -24,7 +24,7 @@ _CALL_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 180, 600, 1800, 3600)
 _SNAPSHOT_SECONDS = (0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _WAIT_SECONDS = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900)
 _STOP_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
-_RPC_SECONDS = (0.005, 0.05, 0.5, 5, 60, 600, 3600)
+_RPC_SECONDS = (0.005, 0.05, 0.5, 5, 60, 3600)
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _RPC = ("grpc_type", "grpc_service", "grpc_method")
 
@@ -58,7 +58,7 @@ class Metrics:
         # Explanations.
         self.explanations = LabelSets(
             self._counter("voxplain_explanations", "Methods that ended, by outcome.", "method", "model", "outcome"),
-            most=90,
+            most=65,
             kept=("outcome",),
         )
         self.calls = LabelSets(self._counter("voxplain_calls", "Admitted calls that ended.", "outcome"), most=4)
@@ -73,6 +73,11 @@ class Metrics:
                 "model",
             ),
             most=4,
+        )
+        self.inferences = LabelSets(
+            self._counter("voxplain_inferences", "ModelInfer calls that were let in, by outcome.", "model", "outcome"),
+            most=6,
+            kept=("outcome",),
         )
         self.compute_seconds = LabelSets(
             self._counter("voxplain_compute_seconds", "Compute time of all workers together.", "method"), most=20
@@ -94,7 +99,7 @@ class Metrics:
             self._counter(
                 "voxplain_evaluations", "Passes through a model: perturbed cases, or gradient passes.", "method", "engine"
             ),
-            most=34,
+            most=28,
         )
         self.saved = LabelSets(
             self._counter("voxplain_evaluations_saved", "Evaluations that needed no pass.", "reason"), most=4

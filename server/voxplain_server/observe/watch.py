@@ -84,6 +84,23 @@ class Watch:
         seconds = result.compute_duration.ToNanoseconds() / 1e9
         self._metrics.compute_seconds.labels(method).inc(max(seconds, 0.0))
 
+    def inference_ended(
+        self, *, model: str, outcome: str, reason: str, seconds: float, bytes_received: int, bytes_sent: int
+    ) -> None:
+        """An inference by raw tensors has ended. There may be many a second: only what went wrong is logged."""
+        self._metrics.inferences.labels(model, outcome).inc()
+        self._count_fault(reason)
+        if outcome == "failed":
+            self._log.write(
+                "inference_failed",
+                level="warning",
+                model=model,
+                reason=reason,
+                seconds=round(seconds, 3),
+                bytes_received=bytes_received,
+                bytes_sent=bytes_sent,
+            )
+
     def first_map(self, seconds: float) -> None:
         """The first map of a call that asks for snapshots went out."""
         self._metrics.first_snapshot.observe(seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ RETRY_SECONDS = 5.0
 """What a client that finds no place is told to wait."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Ticket:
     """An admitted call.
 
@@ -26,6 +26,14 @@ class Ticket:
 
     reserved_bytes: int
     ahead: int
+    _give_back: Callable[[int], None]
+
+    def keep(self, size: int) -> None:
+        """Give back all but `size` bytes: the call has shown that it needs no more."""
+        spare = self.reserved_bytes - size
+        if spare > 0:
+            self.reserved_bytes = size
+            self._give_back(spare)
 
 
 class Admission:
@@ -92,16 +100,20 @@ class Admission:
         if refusal is not None:
             self._observer.admission_refused(refusal.reason)
             raise refusal
-        ticket = Ticket(reserved_bytes=size, ahead=self.ahead)
+        ticket = Ticket(size, self.ahead, self._give_back)
         self._change(size, 1)
         self._ledger.acquire("slots")
         self._ledger.acquire("admitted_bytes", size)
         try:
             yield ticket
         finally:
-            self._change(-size, -1)
+            self._change(0, -1)
             self._ledger.release("slots")
-            self._ledger.release("admitted_bytes", size)
+            ticket.keep(0)
+
+    def _give_back(self, size: int) -> None:
+        self._change(-size, 0)
+        self._ledger.release("admitted_bytes", size)
 
     def _refusal(self, size: int) -> LimitExceeded | None:
         if size > self._max_bytes:

@@ -42,6 +42,11 @@ class CallObserver(Protocol):
     def method_ended(self, *, method: str, model: str, result: explain_pb2.MethodResult) -> None:
         """A method of an admitted call ended."""
 
+    def inference_ended(
+        self, *, model: str, outcome: str, reason: str, seconds: float, bytes_received: int, bytes_sent: int
+    ) -> None:
+        """An inference by raw tensors that was let in has ended; outcomes and reasons as for calls."""
+
     def first_map(self, seconds: float) -> None:
         """The first map of a call that asks for snapshots went out, so long after its spec came."""
 

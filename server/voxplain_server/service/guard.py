@@ -11,6 +11,7 @@ import grpc.aio
 from voxplain.errors import InvalidSpec, PermissionDenied, Unauthenticated, VoxplainError
 
 from voxplain_server.service.call_observer import CallObserver
+from voxplain_server.service.message_bound import check_message
 from voxplain_server.service.policy import Caller, Policy
 from voxplain_server.service.status import abort_with, conceal
 
@@ -106,6 +107,7 @@ class Guard(grpc.aio.ServerInterceptor):
 def _decoded(handler: Any, message: object) -> Any:
     if not isinstance(message, bytes):
         raise InvalidSpec("EMPTY_MESSAGE", "send one message")
+    check_message(message)
     try:
         return handler.request_deserializer(message)
     except Exception:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from voxplain.inference import open_inference_pb2
 from voxplain.v1 import catalog_pb2, explain_pb2
 
 SERVICES = (
     "",
     explain_pb2.DESCRIPTOR.services_by_name["ExplainService"].full_name,
     catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
+    open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
 )
 
 DEFAULT_PORT = 50052
@@ -45,6 +47,11 @@ class HealthServer:
         self._on_change = on_change
         self._started = self._failing = self._stopping = self._told = False
         self._changes: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_serving(self) -> bool:
+        """What it answers."""
+        return self._told
 
     async def start(self, address: str) -> int:
         """Bind and begin to answer; returns the port."""

@@ -12,12 +12,18 @@ from voxplain_server.access import AccessRefused
 EXPLAIN = "/voxplain.v1.ExplainService/Explain"
 _CATALOG = "/voxplain.v1.CatalogService/"
 CATALOG = tuple(_CATALOG + name for name in ("ListModels", "GetModel", "ListMethods", "EstimateExplanation"))
+_INFERENCE = "/inference.GRPCInferenceService/"
+INFER = _INFERENCE + "ModelInfer"
+INFERENCE_FACTS = tuple(
+    _INFERENCE + name for name in ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata")
+)
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-METHODS = (EXPLAIN, *CATALOG, REFLECTION)
+METHODS = (EXPLAIN, *CATALOG, INFER, *INFERENCE_FACTS, REFLECTION)
 """Every method that a rule may name. Written out, so that a new method is denied until somebody has thought about it."""
 
 EXPLAIN_SCOPE = "voxplain.explain"
 CATALOG_SCOPE = "voxplain.catalog"
+INFER_SCOPE = "voxplain.infer"
 
 _CONDITIONS = ("scopes", "subjects", "certificates")
 _MAX_POLICY_BYTES = 1 << 20
@@ -77,7 +83,17 @@ def built_in_policy(*, tokens: bool) -> Policy:
     """Where the operator gives no policy: whoever is let in may call every method; tokens need a scope of ours."""
     explain = frozenset({EXPLAIN_SCOPE}) if tokens else None
     look = frozenset({EXPLAIN_SCOPE, CATALOG_SCOPE}) if tokens else None
-    return Policy([Rule(frozenset({EXPLAIN}), explain), Rule(frozenset({*CATALOG, REFLECTION}), look)])
+    # Who may have a prediction explained may have the prediction; not the other way round.
+    infer = frozenset({EXPLAIN_SCOPE, INFER_SCOPE}) if tokens else None
+    facts = frozenset({EXPLAIN_SCOPE, CATALOG_SCOPE, INFER_SCOPE}) if tokens else None
+    return Policy(
+        [
+            Rule(frozenset({EXPLAIN}), explain),
+            Rule(frozenset({*CATALOG, REFLECTION}), look),
+            Rule(frozenset({INFER}), infer),
+            Rule(frozenset(INFERENCE_FACTS), facts),
+        ]
+    )
 
 
 def read_policy(path: Path, *, tokens: bool, certificates: bool) -> Policy:

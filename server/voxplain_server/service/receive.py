@@ -12,6 +12,7 @@ from voxplain.errors import DeadlinePassed, InvalidSpec, InvalidTensor, LimitExc
 from voxplain.v1 import explain_pb2, tensor_pb2
 
 from voxplain_server.service.call_observer import CallObserver
+from voxplain_server.service.message_bound import check_message
 from voxplain_server.settings import Limits
 from voxplain_server.workers.job import TensorPlace
 from voxplain_server.workers.ledger import Ledger
@@ -28,6 +29,7 @@ async def read_spec(context: Context, limits: Limits) -> explain_pb2.ExplainSpec
 
     Raises:
         InvalidSpec: SPEC_MISSING, MALFORMED_MESSAGE or EMPTY_MESSAGE.
+        LimitExceeded: MESSAGE_TOO_LARGE.
         DeadlinePassed: FIRST_MESSAGE_LATE.
     """
     try:
@@ -35,6 +37,8 @@ async def read_spec(context: Context, limits: Limits) -> explain_pb2.ExplainSpec
             buffer = await context.read()
     except TimeoutError:
         raise DeadlinePassed("FIRST_MESSAGE_LATE", "send the spec right after opening the call", field="spec") from None
+    if isinstance(buffer, bytes):
+        check_message(buffer)
     message = wire.decode_request(buffer) if isinstance(buffer, bytes) else None
     if not isinstance(message, explain_pb2.ExplainSpec):
         raise InvalidSpec("SPEC_MISSING", "the first message of a call is its spec", field="spec")
@@ -155,9 +159,11 @@ def read_chunk(buffer: object) -> wire.ChunkView | None:
     Raises:
         InvalidSpec: SPEC_TWICE, or MALFORMED_MESSAGE.
         InvalidTensor: MALFORMED_MESSAGE.
+        LimitExceeded: MESSAGE_TOO_LARGE.
     """
     if not isinstance(buffer, bytes):
         return None
+    check_message(buffer)
     message = wire.decode_request(buffer)
     if isinstance(message, explain_pb2.ExplainSpec):
         raise InvalidSpec("SPEC_TWICE", "the spec comes once, as the first message", field="spec")

@@ -10,10 +10,10 @@ from voxplain.v1 import catalog_pb2, catalog_pb2_grpc
 from voxplain_server.service.catalog import CatalogAnswers
 from voxplain_server.service.explain import SERVICE, Explanations
 from voxplain_server.service.guard import Guard
-from voxplain_server.service.policy import CATALOG, METHODS
+from voxplain_server.service.inference import INFERENCE_SERVICE, Inferences
+from voxplain_server.service.message_bound import MAX_MESSAGE_BYTES
+from voxplain_server.service.policy import EXPLAIN, INFERENCE_FACTS, METHODS, REFLECTION
 
-MAX_MESSAGE_BYTES = 4 << 20
-"""gRPC's own default, so that no client needs an option; a spec with its checkpoint must fit as well."""
 MAX_STREAMS = 1024
 """Calls open at one time, admitted or not; health and metrics are served elsewhere."""
 
@@ -22,8 +22,6 @@ _IDENTITY_ONLY = 1  # bit 0 of grpc.compression_enabled_algorithms_bitset
 OPTIONS: tuple[tuple[str, int], ...] = (
     # A second server on the port must fail, not share it.
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # Voxels hardly compress, and a small message could unfold into a large one.
     ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
     # gRPC would widen the window of a fast upload until a third of the case waits in its buffers (measured). Fixed at three
@@ -39,32 +37,46 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-GRPC_TYPES = {name: "unary" if name in CATALOG else "bidi_stream" for name in METHODS}
-"""What each method is in the contract; behind the guard all are streams."""
+def _labels(name: str) -> tuple[str, str, str]:
+    _, service, method = name.split("/")
+    kind = "bidi_stream" if name in (EXPLAIN, REFLECTION) else "unary"
+    return kind, service, "other" if name in INFERENCE_FACTS else method
+
+
+GRPC_LABELS = {name: _labels(name) for name in METHODS}
+"""Type, service and method, as they are counted: the type as the contract has it, though behind the guard all are streams; the
+calls of GRPCInferenceService that answer at once under one name."""
 
 
 def create_server(
     explanations: Explanations,
     catalog: CatalogAnswers,
+    inferences: Inferences,
     *,
     guard: Guard,
     reflection: bool,
+    max_inference_bytes: int = MAX_MESSAGE_BYTES,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> grpc.aio.Server:
     """A server that is not bound yet.
 
     Args:
-        explanations, catalog: what it serves.
+        explanations, catalog, inferences: what it serves.
         guard: stands before every method.
         reflection: whether it describes itself to generic clients.
+        max_inference_bytes: largest message of ModelInfer; gRPC knows one bound for all calls of a port, the others keep theirs
+            by themselves.
         interceptors: what every call passes before the guard, the outermost first.
     """
-    server = grpc.aio.server(interceptors=(*interceptors, guard), options=OPTIONS, maximum_concurrent_rpcs=MAX_STREAMS)
-    server.add_generic_rpc_handlers((explanations.handler(),))
+    largest = max(MAX_MESSAGE_BYTES, max_inference_bytes)
+    options = (*OPTIONS, ("grpc.max_receive_message_length", largest), ("grpc.max_send_message_length", largest))
+    server = grpc.aio.server(interceptors=(*interceptors, guard), options=options, maximum_concurrent_rpcs=MAX_STREAMS)
+    server.add_generic_rpc_handlers((explanations.handler(), inferences.handler()))
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(catalog, server)
     if reflection:
         from grpc_reflection.v1alpha import reflection as describing  # type: ignore[import-untyped]
 
-        names = (SERVICE, catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name, describing.SERVICE_NAME)
+        catalog_service = catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name
+        names = (SERVICE, catalog_service, INFERENCE_SERVICE, describing.SERVICE_NAME)
         describing.enable_server_reflection(names, server)
     return server

@@ -30,6 +30,7 @@ from voxplain_server.models.loading import LoadedModel, load_model
 from voxplain_server.models.model import ModalitySpec, Model
 from voxplain_server.models.model_refused import ModelRefused
 from voxplain_server.models.nifti_file import read_nifti
+from voxplain_server.models.signature_reading import read_signature
 from voxplain_server.models.traits import ModelTraits
 from voxplain_server.workers.engine_probe import choose_engine
 from voxplain_server.workers.faults import describe_fault
@@ -185,6 +186,7 @@ def _traits(loaded: LoadedModel, answered: list[_Answered], *, threads: int, dev
         has_max_pool=any(node.op == "MaxPool" for node in graph.nodes),
         evaluation_voxels=sum(volume.size for volume in answered[0].case.volumes),
         background_cases=len(model.background_cases),
+        signature=read_signature(loaded.proto, graph),
     )
 
 

@@ -23,12 +23,14 @@ from typing import Literal
 from voxplain.errors import Cancelled
 from voxplain.worker.v1 import worker_pb2
 
+from voxplain_server.engines.file_session import FileSession
 from voxplain_server.models.description import model_from_json
 from voxplain_server.workers.channel import Channel, ChannelBroken
 from voxplain_server.workers.faults import describe_fault, tell_uncaught
 from voxplain_server.workers.held_model import HeldModel, HeldModels
 from voxplain_server.workers.host_facts import device_name, package_versions
 from voxplain_server.workers.memory import close_all
+from voxplain_server.workers.raw_inference import infer
 from voxplain_server.workers.session import Session
 
 _HEARTBEAT_S = 1.0
@@ -51,6 +53,7 @@ class Compute:
         self._commands: queue.SimpleQueue[tuple[worker_pb2.Command, list[int]]] = queue.SimpleQueue()
         self._models = HeldModels(threads=threads, device=device)
         self._session: Session | None = None
+        self._inference: tuple[int, FileSession] | None = None
         self._cancelled_call = 0
         self._cancelled_method: tuple[int, int] | None = None
         self._method = -1
@@ -90,11 +93,16 @@ class Compute:
                     self._cancelled_method = (command.call, command.cancel.method)
                 else:
                     self._cancelled_call = command.call
-                    session = self._session
-                    if session is not None and session.call == command.call:
-                        session.interrupt()
+                    self._interrupt(command.call)
             else:
                 self._commands.put((command, descriptors))
+
+    def _interrupt(self, call: int) -> None:
+        session, inference = self._session, self._inference
+        if session is not None and session.call == call:
+            session.interrupt()
+        if inference is not None and inference[0] == call:
+            inference[1].interrupt()
 
     def _carry_out(self, command: worker_pb2.Command, descriptors: list[int]) -> None:
         call, kind = command.call, command.WhichOneof("command")
@@ -145,6 +153,8 @@ class Compute:
                 abandoned=lambda: self._cancelled_call == call,
             )
             self._send(call, prepared=self._session.prepare())
+        elif kind == "infer":
+            self._infer(call, command.infer, descriptors[0])
         elif self._session is not None and self._session.call == call:
             if kind == "attach":
                 self._session.attach(descriptors.pop(0), command.attach.evaluations)
@@ -154,6 +164,24 @@ class Compute:
                 self._send(call, estimated=self._session.attribute(command.attribute.method))
             elif kind == "estimate":
                 self._send(call, estimated=self._session.estimate(command.estimate))
+
+    def _infer(self, call: int, asked: worker_pb2.Infer, memory: int) -> None:
+        self._close()
+        model, _ = model_from_json(asked.model_json)
+        file = self._models.hold(model, most=asked.max_loaded_models).file
+        file.begin()
+        # Announced before it is asked whether the client has left: what comes in between interrupts the pass.
+        self._inference = call, file
+        try:
+            if self._cancelled_call == call:
+                raise Cancelled("CANCELLED", "the client left")
+            told, descriptor = infer(asked, memory, file)
+        finally:
+            self._inference = None
+        try:
+            self._channel.send(worker_pb2.Event(call=call, inferred=told), [descriptor])
+        finally:
+            close_all([descriptor])
 
     def _asked(self, call: int) -> bool:
         """Whether the front wants the work under way to stop; asked between batches and steps, so it also tells of life."""

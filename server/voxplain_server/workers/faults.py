@@ -35,7 +35,7 @@ def error_of(failed: worker_pb2.Failed) -> VoxplainError:
     """The error that a worker told of."""
     code = _CODES.get(failed.code)
     kind = ERRORS_BY_CODE[code] if code is not None else InternalFault
-    if failed.field.startswith("tensors"):
+    if failed.field.startswith(("tensors", "inputs")):
         kind = InvalidTensor
     return kind(failed.reason, failed.message, field=failed.field)
 

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Literal
 from voxplain.errors import UnsupportedByModel
 
 from voxplain_server.engines.engine import Differentiable, Evaluator
+from voxplain_server.engines.file_session import FileSession
 from voxplain_server.engines.onnx_engine import OnnxEngine
+from voxplain_server.graph.model_file_error import ModelFileError
+from voxplain_server.graph.onnx_file import read_onnx_file
 from voxplain_server.models.bundle_place import BundlePlace
-from voxplain_server.models.loading import LoadedModel, load_model
+from voxplain_server.models.loading import MAX_MODEL_BYTES, LoadedModel, load_model
 from voxplain_server.models.model import Model
 from voxplain_server.models.model_refused import ModelRefused
 
@@ -38,6 +41,7 @@ class HeldModel:
         self._twin: Differentiable | None = None
         self._torch: TorchEvaluator | None = None
         self._incremental: dict[str, IncrementalEvaluator] = {}
+        self._file: FileSession | None = None
 
     def evaluator_named(self, engine: str) -> Evaluator:
         """The engine that scores perturbed cases in a call; ONNX Runtime where the name is not of another one."""
@@ -82,6 +86,23 @@ class HeldModel:
             twin = build_twin(self._graph, outputs=[self.model.output.score_name])
             self._twin = TorchEngine(twin, self.model, device=self._device, threads=self._threads)
         return self._twin
+
+    @property
+    def file(self) -> FileSession:
+        """The model's file as it is, read anew when the first raw tensors come: a second copy of its weights.
+
+        Raises:
+            voxplain.errors.UnsupportedByModel: MODEL_CHANGED; there is another file now.
+        """
+        if self._file is None:
+            try:
+                read = read_onnx_file(self.model.onnx_path, max_bytes=MAX_MODEL_BYTES)
+            except (ModelFileError, OSError) as error:
+                raise _changed() from error
+            if read.digest != self.model.digest:
+                raise _changed()
+            self._file = FileSession(read.proto, threads=self._threads, device=self._device)
+        return self._file
 
     def forget(self) -> None:
         """Let go of the last case; called when its call has ended."""

@@ -11,7 +11,6 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from voxplain.errors import LimitExceeded, ServerUnavailable
@@ -23,10 +22,12 @@ from voxplain_server.workers.checkpoint import Checkpoint, bind_request, unpack_
 from voxplain_server.workers.crew import Crew
 from voxplain_server.workers.events import PoolObserver, SilentObserver
 from voxplain_server.workers.execution import differences, resolve_execution
+from voxplain_server.workers.inference import Borrower, Inference, Inferred
 from voxplain_server.workers.job import Job, JobEvent
 from voxplain_server.workers.ledger import Ledger
 from voxplain_server.workers.outbox import Outbox
 from voxplain_server.workers.pool_settings import PoolSettings
+from voxplain_server.workers.queue_place import QueuePlace
 from voxplain_server.workers.transfer_clock import TransferClock
 from voxplain_server.workers.worker import Worker
 
@@ -34,21 +35,6 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 5.0
 _DRAINED_WITHIN_S = 10.0
-
-
-@dataclass(slots=True, eq=False)
-class _Ticket:
-    """A place in the queue.
-
-    Attributes:
-        entry: model that will be needed.
-        worker: set when one is free.
-        call: the call that lost its lead; None for a new one.
-    """
-
-    entry: CatalogEntry
-    worker: asyncio.Future[Worker]
-    call: Call | None = None
 
 
 class WorkerPool:
@@ -78,7 +64,8 @@ class WorkerPool:
         self._key = settings.checkpoint_key or secrets.token_bytes(32)
         self._idle: list[Worker] = []
         self._away: set[Worker] = set()
-        self._waiting: deque[_Ticket] = deque()
+        self._borrowed: set[Worker] = set()
+        self._waiting: deque[QueuePlace] = deque()
         self._calls: list[Call] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -101,6 +88,11 @@ class WorkerPool:
     def idle_pids(self) -> tuple[int, ...]:
         """Process ids of the workers that wait for work."""
         return tuple(worker.pid for worker in self._idle)
+
+    @property
+    def busy_pids(self) -> tuple[int, ...]:
+        """Process ids of the workers that run an inference."""
+        return tuple(worker.pid for worker in self._borrowed)
 
     @property
     def leading_pids(self) -> tuple[int, ...]:
@@ -186,6 +178,11 @@ class WorkerPool:
         finally:
             await self._stop(working, outbox)
 
+    async def infer(self, asked: Inference) -> Inferred:
+        """As Predictor.infer: it waits in line with the jobs, and has one worker to itself."""
+        told, memory = await Borrower(asked, source=self, settings=self._settings).run()
+        return Inferred(tuple(told.outputs), memory, told.seconds, on_close=self.ledger.lend("map_files"))
+
     async def drain(self, grace_s: float) -> None:
         """As Runner.drain. Calls that still wait end at once: another server can take them."""
         self._draining = True
@@ -212,11 +209,30 @@ class WorkerPool:
             self._back(worker)
         self._idle.clear()
 
+    async def borrow(self, entry: CatalogEntry) -> tuple[int, Worker]:
+        """As WorkerSource.borrow."""
+        began_at = asyncio.get_running_loop().time()
+        self._check_open()
+        ticket = self._queue(entry)
+        try:
+            # Not awaited by itself: a cancellation would cancel the ticket and lose the worker that it may have got.
+            await asyncio.wait([ticket.worker])
+            worker = ticket.worker.result()
+        except BaseException:
+            self._leave_queue(ticket)
+            raise
+        finally:
+            self.ledger.release("queue_places")
+        self._observer.queue_wait_seconds(asyncio.get_running_loop().time() - began_at)
+        self._numbers += 1
+        self._borrowed.add(worker)
+        return self._numbers, worker
+
     # What calls ask of the pool (LeadSupply).
 
     def replace_lead(self, call: Call) -> None:
         """As LeadSupply.replace_lead."""
-        ticket = _Ticket(call.entry, asyncio.get_running_loop().create_future(), call)
+        ticket = QueuePlace(call.entry, asyncio.get_running_loop().create_future(), call)
         self._waiting.appendleft(ticket)
         self._dispatch()
 
@@ -233,6 +249,7 @@ class WorkerPool:
         """As Supply.release."""
         # At once, and not when the task starts: what comes in between would be closed by nobody.
         worker.detach()
+        self._borrowed.discard(worker)
         self.ledger.watch(self._spawn(self._take_back(worker, cancel=cancel)))
 
     def condemn(self, worker: Worker, reason: str) -> None:
@@ -275,16 +292,16 @@ class WorkerPool:
         if self._draining:
             raise _shutting_down()
 
-    def _queue(self, entry: CatalogEntry) -> _Ticket:
+    def _queue(self, entry: CatalogEntry) -> QueuePlace:
         if not self._idle and len(self._waiting) >= self._settings.queue_limit:
             raise LimitExceeded("QUEUE_FULL", "too many calls wait already; try again", retry_after_s=_RETRY_SECONDS)
-        ticket = _Ticket(entry, asyncio.get_running_loop().create_future())
+        ticket = QueuePlace(entry, asyncio.get_running_loop().create_future())
         self._waiting.append(ticket)
         self.ledger.acquire("queue_places")
         self._dispatch()
         return ticket
 
-    def _leave_queue(self, ticket: _Ticket) -> None:
+    def _leave_queue(self, ticket: QueuePlace) -> None:
         """The reader left before its call began."""
         if ticket in self._waiting:
             self._waiting.remove(ticket)
@@ -368,7 +385,7 @@ class WorkerPool:
     async def _until_no_calls(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        while self._calls and loop.time() < until:
+        while (self._calls or self._borrowed) and loop.time() < until:
             await asyncio.sleep(0.02)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -12,13 +12,14 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from voxplain.v1 import catalog_pb2, explain_pb2
 from voxplain_server.methods import all_methods
+from voxplain_server.observe.grpc_metrics import UNKNOWN
 from voxplain_server.observe.log import Log
 from voxplain_server.observe.metrics import MOST_SERIES, Metrics
 from voxplain_server.observe.metrics_server import MetricsServer
 from voxplain_server.observe.model_metrics import ModelMetrics
 from voxplain_server.observe.pool_watch import PoolWatch
 from voxplain_server.observe.watch import Watch
-from voxplain_server.service.policy import METHODS
+from voxplain_server.service.server import GRPC_LABELS
 from voxplain_server.workers.catalog import Catalog, Refusal
 from voxplain_server.workers.events import PoolObserver
 
@@ -88,14 +89,17 @@ def storm(metrics: Metrics) -> None:
                 bytes_received=1,
                 bytes_sent=1,
             )
+        for ending in ("completed", "cancelled", "failed"):
+            watch.inference_ended(
+                model=f"model-{number}", outcome=ending, reason="X", seconds=1.0, bytes_received=1, bytes_sent=1
+            )
         watch.call_refused(model="", reason=f"REASON_{number}", code="NOT_FOUND")
         watch.admission_refused(f"REASON_{number}")
         pool.restarts(f"reason-{number}")
         pool.saved(reason=f"reason-{number}", count=1)
         for method in methods:
             pool.evaluations(method=method, engine=f"engine-{number}", count=1)
-    for name in [*METHODS, "/unknown/unknown"]:
-        labels = ("bidi_stream", *name.split("/")[1:])
+    for labels in {*GRPC_LABELS.values(), UNKNOWN}:
         for counter in (metrics.rpc_started, metrics.rpc_received, metrics.rpc_sent):
             counter.labels(*labels).inc()
         metrics.rpc_seconds.labels(*labels).observe(1)

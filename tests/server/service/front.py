@@ -29,7 +29,8 @@ from voxplain_server.service.access_control import credentials_of, guard_of
 from voxplain_server.service.admission import Admission
 from voxplain_server.service.catalog import CatalogAnswers
 from voxplain_server.service.explain import Explanations
-from voxplain_server.service.server import GRPC_TYPES, create_server
+from voxplain_server.service.inference import Inferences
+from voxplain_server.service.server import GRPC_LABELS, create_server
 from voxplain_server.service.spans import Tracer
 from voxplain_server.settings import Limits
 from voxplain_server.workers.catalog import Catalog, CatalogEntry, Refusal
@@ -38,6 +39,7 @@ from voxplain_server.workers.ledger import Ledger
 from voxplain_server.workers.memory import memory_of
 
 from tests.oracle import memory_files, settle
+from tests.server.service.fake_predictor import SIGNATURE, FakePredictor
 
 SHAPE = (6, 5, 4)
 MODALITIES = ("t1", "t1c")
@@ -65,7 +67,7 @@ def model(name: str = "tiny", version: str = "1", shape: tuple[int | None, ...] 
 
 def entry(described: Model, traits: ModelTraits | None = None) -> CatalogEntry:
     """Its entry; by default a twin without ReLU, so that guided-backprop does not work."""
-    traits = traits or ModelTraits(twin_parity=0.0, has_relu=False, evaluation_seconds=0.01)
+    traits = traits or ModelTraits(twin_parity=0.0, has_relu=False, evaluation_seconds=0.01, signature=SIGNATURE)
     told = catalog_pb2.Model(name=described.name, version=described.version, digest=described.digest)
     told.execution.threads_per_worker = 2
     return CatalogEntry(model=described, traits=traits, description=told, engine="onnxruntime-cpu")
@@ -220,6 +222,7 @@ class Front:
     channel: grpc.aio.Channel
     admission: Admission
     runner: FakeRunner
+    predictor: FakePredictor
     metrics: Metrics
     log: StringIO
     address: str
@@ -275,10 +278,10 @@ def _refusal(address: str, messages: Sequence[bytes], close: bool, compression: 
             pass
         finally:
             over.set()
-        return _told(call)
+        return told_of(call)
 
 
-def _told(call: Any) -> Refused:
+def told_of(call: Any) -> Refused:
     """The typed details of a call's end."""
     status = rpc_status.from_call(call)
     found: dict[str, Any] = {}
@@ -313,11 +316,12 @@ async def running_front(
     over: Runner | None = None,
     known: Catalog | None = None,
     ledger: Ledger | None = None,
+    predictor: FakePredictor | None = None,
 ) -> AsyncIterator[Front]:
     """Start a front; at its end its books must be even. It computes `over` a runner, by default a fake one."""
     limits = limits or Limits()
     ledger, files = ledger or Ledger(), memory_files()
-    runner = FakeRunner(behaviour)
+    runner, predictor = FakeRunner(behaviour), predictor or FakePredictor()
     metrics, log = Metrics(), StringIO()
     watch = Watch(metrics, Log(log))
     admission = Admission(max_bytes=max_bytes, workers=workers, queue_length=queue_length, observer=watch, ledger=ledger)
@@ -333,9 +337,20 @@ async def running_front(
             ledger=ledger,
         ),
         CatalogAnswers(catalog=known, admission=admission, limits=limits, observer=watch),
+        Inferences(
+            catalog=known,
+            predictor=predictor,
+            admission=admission,
+            limits=limits,
+            observer=watch,
+            is_ready=lambda: True,
+            version="0",
+            ledger=ledger,
+        ),
         guard=guard_of(access, watch),
         reflection=reflection,
-        interceptors=[GrpcMetrics(metrics, GRPC_TYPES)],
+        max_inference_bytes=limits.max_inference_bytes,
+        interceptors=[GrpcMetrics(metrics, GRPC_LABELS)],
     )
     credentials = credentials_of(access)
     place = "127.0.0.1:0"
@@ -343,7 +358,7 @@ async def running_front(
     await server.start()
     address = f"127.0.0.1:{port}"
     async with grpc.aio.insecure_channel(address, options=options) as channel:
-        yield Front(channel, admission, runner, metrics, log, address, ledger)
+        yield Front(channel, admission, runner, predictor, metrics, log, address, ledger)
         await settle(ledger, files=files)
     await server.stop(None)
     assert (admission.reserved_bytes, admission.calls) == (0, 0)

@@ -15,16 +15,32 @@ from google.protobuf.descriptor import FileDescriptor
 from google.rpc import error_details_pb2
 from grpc_reflection.v1alpha import reflection_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
+from voxplain.inference import open_inference_pb2
 from voxplain.v1 import catalog_pb2, explain_pb2
 from voxplain_server.access import Access, AccessRefused
 from voxplain_server.service import explain as explain_module
-from voxplain_server.service.policy import CATALOG, EXPLAIN, METHODS, REFLECTION, Caller, built_in_policy, read_policy
+from voxplain_server.service.policy import (
+    CATALOG,
+    EXPLAIN,
+    INFER,
+    INFERENCE_FACTS,
+    METHODS,
+    REFLECTION,
+    Caller,
+    built_in_policy,
+    read_policy,
+)
 
 from tests.server.service.authority import Authority
 from tests.server.service.front import case_messages, good_spec, running_front, spec_message
 from tests.server.service.tokens import AUDIENCE, EC_KEY, ISSUER, public_jwk, token, write_keys
 
-CONTRACT: tuple[FileDescriptor, ...] = (explain_pb2.DESCRIPTOR, catalog_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)
+CONTRACT: tuple[FileDescriptor, ...] = (
+    explain_pb2.DESCRIPTOR,
+    catalog_pb2.DESCRIPTOR,
+    open_inference_pb2.DESCRIPTOR,
+    reflection_pb2.DESCRIPTOR,
+)
 
 
 def contract_methods() -> list[str]:
@@ -97,11 +113,12 @@ def test_the_policy_knows_every_method_of_the_contract_and_no_other() -> None:
 
 def test_tokens_need_a_scope_of_ours() -> None:
     policy = built_in_policy(tokens=True)
-    nobody, looker, explainer = (
-        Caller("a", frozenset(scopes)) for scopes in ((), ("voxplain.catalog",), ("voxplain.explain",))
+    nobody, looker, predictor, explainer = (
+        Caller("a", frozenset(scopes)) for scopes in ((), ("voxplain.catalog",), ("voxplain.infer",), ("voxplain.explain",))
     )
     assert not any(policy.admits(method, nobody) for method in METHODS)
-    assert [method for method in METHODS if policy.admits(method, looker)] == [*CATALOG, REFLECTION]
+    assert [method for method in METHODS if policy.admits(method, looker)] == [*CATALOG, *INFERENCE_FACTS, REFLECTION]
+    assert [method for method in METHODS if policy.admits(method, predictor)] == [INFER, *INFERENCE_FACTS]
     assert all(policy.admits(method, explainer) for method in METHODS)
 
 
@@ -155,7 +172,7 @@ async def test_a_call_without_a_good_token_is_unauthenticated_and_the_log_does_n
     tmp_path: Path, metadata: tuple[tuple[str, str], ...], reason: str
 ) -> None:
     async with running_front(access=with_tokens(tmp_path)) as front:
-        for method in (EXPLAIN, *CATALOG):
+        for method in (EXPLAIN, *CATALOG, INFER, *INFERENCE_FACTS):
             assert await call(front.address, method, metadata=metadata) == ("UNAUTHENTICATED", reason)
         log = front.log.getvalue()
     assert reason in log
@@ -180,7 +197,7 @@ async def test_nothing_of_a_refused_body_is_read(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(catalog_pb2.ListModelsRequest, "FromString", note_message)
     async with running_front(access=with_tokens(tmp_path)) as front:
         # No message is ever sent: a handler that waited for one would not answer.
-        for method in (EXPLAIN, *CATALOG):
+        for method in (EXPLAIN, *CATALOG, INFER, *INFERENCE_FACTS):
             multi: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = front.channel.stream_stream(method)
             opened = multi()
             async with asyncio.timeout(5):
@@ -191,7 +208,7 @@ async def test_nothing_of_a_refused_body_is_read(tmp_path: Path, monkeypatch: py
 
 async def test_a_unary_message_that_is_none_is_refused_by_name() -> None:
     async with running_front() as front:
-        for method in CATALOG:
+        for method in (*CATALOG, INFER, *INFERENCE_FACTS):
             assert await call(front.address, method, [b"\xff\xff\xff"]) == ("INVALID_ARGUMENT", "MALFORMED_MESSAGE")
             assert await call(front.address, method, []) == ("INVALID_ARGUMENT", "EMPTY_MESSAGE")
 

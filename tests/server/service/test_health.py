@@ -24,7 +24,12 @@ async def test_health_follows_the_life_of_the_server() -> None:
 
         serving = health_pb2.HealthCheckResponse.SERVING
         not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
-        assert SERVICES == ("", "voxplain.v1.ExplainService", "voxplain.v1.CatalogService")
+        assert SERVICES == (
+            "",
+            "voxplain.v1.ExplainService",
+            "voxplain.v1.CatalogService",
+            "inference.GRPCInferenceService",
+        )
         assert {await status(each) for each in SERVICES} == {not_serving}
         await health.serving()
         assert {await status(each) for each in SERVICES} == {serving}

@@ -24,7 +24,7 @@ struct Tls {
 struct ClientOptions {
   /// Nothing: plaintext.
   std::optional<Tls> tls = std::nullopt;
-  /// Bearer token, sent with every call. Give one only with TLS.
+  /// Bearer token, sent with every call. It never goes to another host in plaintext.
   std::string token = {};
   RetryPolicy retry = {};
 };
@@ -44,7 +44,7 @@ struct Request {
 /// Explains cases on one server, over one connection. May be shared by threads; outlives its explanations.
 class Client {
  public:
-  /// `server` is HOST:PORT.
+  /// `server` is HOST:PORT. Throws InvalidSpec ACCESS_INVALID where a token would leave this host in plaintext.
   explicit Client(const std::string& server, ClientOptions options = {});
   Client(Client&&) noexcept;
   Client& operator=(Client&&) noexcept;

@@ -27,9 +27,14 @@ public final class VoxplainClient implements AutoCloseable {
   /**
    * @param server HOST:PORT
    * @param tls empty: plaintext; with a key of the client it is mTLS (GrpcSslContexts)
-   * @param token bearer token, sent with every call; empty: none. Give one only with TLS
+   * @param token bearer token, sent with every call; empty: none
+   * @throws VoxplainException ACCESS_INVALID: the token would leave this host in plaintext
    */
   public VoxplainClient(String server, Optional<SslContext> tls, String token) {
+    if (!token.isEmpty() && tls.isEmpty() && !isThisHost(server)) {
+      String text = "a token would leave this host in plaintext: use TLS";
+      throw new VoxplainException(VoxplainException.Kind.INVALID_SPEC, "ACCESS_INVALID", text, "access.token");
+    }
     NettyChannelBuilder builder =
         NettyChannelBuilder.forTarget(server)
             // Without keepalive a peer that vanished is found after two hours.
@@ -72,6 +77,13 @@ public final class VoxplainClient implements AutoCloseable {
               .addAllAffine(volume.affine()));
     }
     return new Explanation(stub, declared.build(), () -> chunks.apply(volumes), timeout);
+  }
+
+  /** Whether HOST:PORT, with or without gRPC's dns:, is this host alone. */
+  static boolean isThisHost(String server) {
+    String place = server.replaceFirst("^dns:(//[^/]*/)?", "");
+    String host = place.startsWith("[") ? place.substring(1).split("]", 2)[0] : place.replaceFirst(":[0-9]*$", "");
+    return host.equals("localhost") || host.equals("::1") || host.matches("127(\\.[0-9]{1,3}){3}");
   }
 
   @Override
