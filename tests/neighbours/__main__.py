@@ -13,10 +13,12 @@ import tempfile
 from pathlib import Path
 
 from tests.neighbours.environment import EnvironmentNotMade
+from tests.neighbours.grpcurl import GRPCURL
 from tests.neighbours.neighbour import Neighbour, Outcome
+from tests.neighbours.proxies import PROXIES_IN_BETWEEN
 from tests.neighbours.triton import TRITON
 
-NEIGHBOURS: tuple[Neighbour, ...] = (TRITON,)
+NEIGHBOURS: tuple[Neighbour, ...] = (TRITON, GRPCURL, PROXIES_IN_BETWEEN)
 
 
 def main() -> int:
