@@ -126,7 +126,7 @@ async def test_an_inference_whose_worker_dies_is_run_by_the_next_and_given_up_af
         await asyncio.sleep(0.1)
         os.kill(stuck, signal.SIGKILL)
         assert (await asked)["pred"].shape == (2, 2)
-        asked = asyncio.ensure_future(infer(pool, entry, feeds_of(entry, batch=20_000)))
+        asked = asyncio.ensure_future(infer(pool, entry, feeds_of(entry, batch=2_000)))
         for _ in range(2):
             while not (at_work := pool.busy_pids):
                 await asyncio.sleep(0.001)
@@ -144,7 +144,7 @@ async def test_an_inference_that_is_left_gives_its_worker_back(ward: Ward) -> No
     counts, entry = Counts(), ward.catalog.find("tiny-glioma")
     async with pool_of(ward.catalog, counts, cancel_grace_s=60.0) as pool:
         pids = pool.worker_pids
-        asked = asyncio.ensure_future(infer(pool, entry, feeds_of(entry, batch=20_000)))
+        asked = asyncio.ensure_future(infer(pool, entry, feeds_of(entry, batch=2_000)))
         waiting = asyncio.ensure_future(infer(pool, entry, feeds_of(entry)))
         while not pool.busy_pids:
             await asyncio.sleep(0.001)
