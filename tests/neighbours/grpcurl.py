@@ -26,7 +26,9 @@ def checks(scratch: Path) -> Iterator[Outcome]:
         yield _told("reflection lists every service", [server.address, "list"], SERVICES)
         method = "voxplain.v1.ExplainService.Explain"
         yield _told(
-            "reflection describes Explain", [server.address, "describe", method], ("stream .voxplain.v1.ExplainRequest",)
+            "reflection describes Explain",
+            [server.address, "describe", method],
+            ("rpc Explain ( stream .voxplain.v1.ExplainRequest )",),
         )
         data = json.dumps({"name": bundle.name})
         for service in ("voxplain.v1.CatalogService/GetModel", "inference.GRPCInferenceService/ModelMetadata"):
