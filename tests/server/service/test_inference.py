@@ -31,8 +31,8 @@ def request(**changed: Any) -> protocol.ModelInferRequest:
             del made.raw_input_contents[:]
             made.raw_input_contents.extend(value)
         elif hasattr(made.inputs[0], name):
-            made.inputs[0].ClearField(name)
-            made.inputs[0].MergeFrom(protocol.ModelInferRequest.InferInputTensor(**{name: value}))
+            kept = {field.name: own for field, own in made.inputs[0].ListFields() if field.name != name}
+            made.inputs[0].CopyFrom(protocol.ModelInferRequest.InferInputTensor(**kept, **{name: value}))
         else:
             setattr(made, name, value)
     return made
