@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from voxplain_server.engines.box_copy import cut_boxes
 from voxplain_server.engines.crop_tensor import by_case
+from voxplain_server.engines.packed_convolution import PackedConvolution, can_pack
 from voxplain_server.graph.box_reach import Corners
 from voxplain_server.graph.locality import Locality, Step
 from voxplain_server.graph.twin import Twin
@@ -102,9 +103,9 @@ def _convolution(making: _Making) -> CropLayer:
     geometry = making.geometry(tuple(weight.shape[2:]))
     rank = len(geometry.kernel)
     strides, dilations = list(geometry.strides), list(geometry.dilations)
-    # torch leaves a single small crop to a slow path of its own; oneDNN takes a sixth of the time.
-    if weight.device.type == "cpu" and weight.dtype == torch.float32 and rank > 1 and torch._C._has_mkldnn:
-        return lambda crops, place: torch.mkldnn_convolution(crops[0], weight, bias, [0] * rank, strides, dilations, groups)
+    if can_pack(weight):
+        packed = PackedConvolution(weight, bias, stride=strides, padding=[0] * rank, dilation=dilations, groups=groups)
+        return lambda crops, place: packed(crops[0])
     return lambda crops, place: _CONVOLVE[rank](crops[0], weight, bias, strides, 0, dilations, groups)
 
 

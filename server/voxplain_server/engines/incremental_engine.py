@@ -24,7 +24,7 @@ from voxplain_server.engines.incremental_groups import BoxGroup
 from voxplain_server.engines.incremental_head import find_head
 from voxplain_server.engines.incremental_pass import IncrementalPass
 from voxplain_server.engines.incremental_plan import CostModel, IncrementalPlan, cut_into_chunks, plan_evaluations
-from voxplain_server.engines.incremental_run import IncrementalRun
+from voxplain_server.engines.incremental_run import Begun, IncrementalRun
 from voxplain_server.engines.incremental_tail import run_keeping
 from voxplain_server.engines.incremental_walks import Walk
 from voxplain_server.engines.input_change import InputLayout
@@ -219,13 +219,19 @@ class IncrementalEvaluator:
                 run.stop()
                 raise
 
-        def evaluate(task: BoxGroup | Walk) -> tuple[list[int], npt.NDArray[np.float64]]:
-            members = list(task.order) if isinstance(task, Walk) else task.members.tolist()
-            return members, score.of(self._with_batch_axis(run.answers(task)))
+        def write(members: list[int], answers: Tensor) -> None:
+            scores[members] = score.of(self._with_batch_axis(answers)) + shift
 
         tasks: list[BoxGroup | Walk] = [*plan.walks, *cut_into_chunks(prepared.travel, plan, self._costs(prepared))]
-        for members, found in self._streams.map(evaluate, tasks, ask=asked):
-            scores[members] = found + shift
+        waiting: list[Begun] = []
+        for begun in self._streams.map(run.begin, tasks, ask=asked):
+            if begun.answers is None:
+                waiting.append(begun)
+            else:
+                write(begun.members, begun.answers)
+        if waiting:
+            (answers,) = self._streams.map(run.finish, [waiting], ask=asked)
+            write([member for each in waiting for member in each.members], answers)
         for task in tasks:
             # A walk goes step by step; a group is one pass.
             size, passes = (1, len(task.order)) if isinstance(task, Walk) else (int(task.members.size), 1)

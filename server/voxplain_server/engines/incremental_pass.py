@@ -20,6 +20,10 @@ from voxplain_server.graph.box_reach import Corners
 from voxplain_server.graph.locality import Locality, Step
 from voxplain_server.graph.twin import Twin
 
+_FLOAT_BYTES = 4
+_SMALL_FRONTIER = 64 << 10
+"""Bytes of a perturbation in front of the tail up to which tails wait for one another."""
+
 
 class IncrementalPass:
     """The steps of one graph, ready to run on boxes.
@@ -43,6 +47,12 @@ class IncrementalPass:
         } | dict.fromkeys(locality.frontier, len(locality.steps))
 
     @property
+    def tails_wait(self) -> bool:
+        """Whether `finish` is better called for many perturbations at once: a classifier reads its weights for every call."""
+        elements = sum(int(np.prod(self._locality.shapes[name])) for name in self._locality.frontier)
+        return self._tail is not None and self._tail.batched and elements * _FLOAT_BYTES <= _SMALL_FRONTIER
+
+    @property
     def kept(self) -> frozenset[str]:
         """Values that `run` wants to find in its cache."""
         return self._locality.kept | self._head.means
@@ -58,8 +68,8 @@ class IncrementalPass:
                 found[step.output] = layer([found[operand.value] for operand in step.rule.operands], place)
         return ActivationCache(found)
 
-    def run(self, group: BoxGroup, cache: ActivationCache, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Evaluate a group.
+    def run(self, group: BoxGroup, cache: ActivationCache, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Evaluate a group up to the frontier.
 
         Args:
             group: its boxes.
@@ -67,7 +77,7 @@ class IncrementalPass:
             inputs: the changed inputs, cut to the group's boxes and stacked.
 
         Returns:
-            (perturbations, *output) the output of each, its own axis 0 kept.
+            The values of the frontier, whole, each (perturbations * rows, ...): for `finish`.
         """
         count = group.members.size
         patches = {name: self._patch(name, group, elements) for name, elements in inputs.items()}
@@ -81,7 +91,18 @@ class IncrementalPass:
             for operand in step.rule.operands:
                 if self._last_use[operand.value] == number:
                     patches.pop(operand.value, None)
-        whole = {name: self._paste(name, count, cache, patches.get(name)) for name in self._locality.frontier}
+        return {name: self._paste(name, count, cache, patches.get(name)) for name in self._locality.frontier}
+
+    def finish(self, whole: Mapping[str, Tensor], count: int) -> Tensor:
+        """Evaluate what stands behind the frontier.
+
+        Args:
+            whole: as `run` gives it, or several of these one after another.
+            count: perturbations.
+
+        Returns:
+            (perturbations, *output) the output of each, its own axis 0 kept.
+        """
         if self._tail is None:
             return by_case(whole[self._locality.output], count)
         return self._run_tail(self._tail, whole, count)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +20,21 @@ from voxplain_server.engines.incremental_pass import IncrementalPass
 from voxplain_server.engines.incremental_plan import IncrementalPlan
 from voxplain_server.engines.incremental_walks import Walk
 from voxplain_server.engines.input_change import InputLayout
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Begun:
+    """A task that is computed up to the tail of the graph, or to its end.
+
+    Attributes:
+        members: the perturbations, in order.
+        whole: the values of the frontier, (perturbations * rows, ...) each; empty where the answers are there.
+        answers: (perturbations, *output); None where they wait.
+    """
+
+    members: list[int]
+    whole: Mapping[str, Tensor]
+    answers: Tensor | None
 
 
 class IncrementalRun:
@@ -52,8 +68,8 @@ class IncrementalRun:
         """Let every walk end at its next step."""
         self._stopped.set()
 
-    def answers(self, task: BoxGroup | Walk) -> Tensor:
-        """(perturbations, *output) the answers to a task, in its order.
+    def begin(self, task: BoxGroup | Walk) -> Begun:
+        """Compute a task, and its answers where nothing is gained by waiting for other tasks.
 
         Raises:
             voxplain.errors.Cancelled: `stop` was called.
@@ -62,22 +78,38 @@ class IncrementalRun:
             if isinstance(task, Walk):
                 return self._walk(task)
             rows = [self._plan.rows[member] for member in task.members.tolist()]
-            return self._steps.run(task, self._cache, self._changed_inputs(self._host_inputs, task, rows))
+            whole = self._steps.run(task, self._cache, self._changed_inputs(self._host_inputs, task, rows))
+            return self._begun(task.members.tolist(), whole)
 
-    def _walk(self, walk: Walk) -> Tensor:
+    def finish(self, begun: Sequence[Begun]) -> Tensor:
+        """(perturbations, *output) the answers to tasks whose answers waited, in their order."""
+        with torch.inference_mode():
+            whole = {name: torch.cat([each.whole[name] for each in begun]) for name in begun[0].whole}
+            return self._steps.finish(whole, sum(len(each.members) for each in begun))
+
+    def _begun(self, members: list[int], whole: dict[str, Tensor]) -> Begun:
+        if self._steps.tails_wait:
+            return Begun(members, whole, None)
+        return Begun(members, {}, self._steps.finish(whole, len(members)))
+
+    def _walk(self, walk: Walk) -> Begun:
         cache = self._free.pop() if self._free else WalkCache(self._cache)
         before: Rows = np.zeros(0, np.int64)
-        answers = []
+        steps = []
         for number in walk.order:
             if self._stopped.is_set():
                 raise errors.Cancelled("CANCELLED", "the explanation was cancelled")
             rows = np.setxor1d(before, self._plan.rows[number], assume_unique=True)
             step = alone(self._travel.travel(self._plan.table.boxes([rows]), 1), 0)
-            answers.append(self._steps.run(step, cache, self._changed_inputs(cache, step, [rows], undone=before)))
+            whole = self._steps.run(step, cache, self._changed_inputs(cache, step, [rows], undone=before))
+            steps.append(self._begun([number], whole))
             before = self._plan.rows[number]
         cache.forget()
         self._free.append(cache)
-        return torch.cat(answers)
+        members = list(walk.order)
+        if self._steps.tails_wait:
+            return Begun(members, {name: torch.cat([each.whole[name] for each in steps]) for name in steps[0].whole}, None)
+        return Begun(members, {}, torch.cat([each.answers for each in steps if each.answers is not None]))
 
     def _changed_inputs(
         self, cache: ActivationCache, group: BoxGroup, rows: Sequence[Rows], undone: Rows | None = None

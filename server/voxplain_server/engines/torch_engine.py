@@ -12,6 +12,7 @@ from torch import fx, nn
 from voxplain_server.engines.gradient_pass import GradientPass
 from voxplain_server.engines.layout import assemble_tensors
 from voxplain_server.engines.memory_format import channels_last
+from voxplain_server.engines.packed_twin import install_packed
 from voxplain_server.engines.ruled_relu import RuleSwitch, install_rules
 from voxplain_server.engines.scored_twin import ScoredTwin
 from voxplain_server.engines.stem_convolution import install_stems
@@ -48,6 +49,7 @@ class TorchEngine:
         self._twin = placed_twin(twin, device=self._device, dtype=dtype, threads=threads)
         self._switch = RuleSwitch()
         install_rules(self._twin, self._switch)
+        install_packed(self._twin)
         self._stems = install_stems(self._twin)
 
     @property

@@ -1,4 +1,4 @@
-"""The lean copy of a twin: the same bits, fewer elements touched."""
+"""The lean copy of a twin: the same numbers, fewer elements touched."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from voxplain_server.engines.lean_forward import lean_forward
+from voxplain_server.engines.packed_convolution import PackedConvolution
 from voxplain_server.graph.twin import Twin, build_twin
 
 
@@ -41,16 +42,28 @@ def twin(tmp_path: Path) -> Twin:
     return twin_of(Residual(), tmp_path / "net.onnx")
 
 
-def test_a_lean_pass_gives_the_same_bits_and_leaves_its_input_alone(twin: Twin) -> None:
+def test_a_lean_pass_gives_the_same_numbers_and_leaves_its_input_alone(twin: Twin) -> None:
     image = torch.randn(1, 2, 9, 8, 7)
     before = image.clone()
     with torch.inference_mode():
-        assert torch.equal(lean_forward(twin)(image), twin(image))
-    assert torch.equal(image, before)
+        torch.testing.assert_close(lean_forward(twin)(image), twin(image), rtol=1e-5, atol=1e-6)
+        assert torch.equal(image, before)
+        # In float64 nothing is packed: the same bits.
+        twin.double()
+        assert torch.equal(lean_forward(twin)(image.double()), twin(image.double()))
+
+
+def test_convolutions_are_packed_and_cut_off_at_zero_themselves(twin: Twin) -> None:
+    lean = lean_forward(twin)
+    kinds = [type(lean.get_submodule(str(node.target))) for node in lean.graph.nodes if node.op == "call_module"]
+    assert kinds.count(PackedConvolution) == 3
+    # Of the four ReLUs one reads the input, one a sum; two are within convolutions.
+    assert kinds.count(nn.ReLU) == 2
+    assert nn.Conv3d not in kinds
 
 
 def test_maxima_are_taken_before_the_relu_and_only_what_nobody_else_reads_is_overwritten(twin: Twin) -> None:
-    lean = lean_forward(twin)
+    lean = lean_forward(twin.double())
     in_place = [node for node in lean.graph.nodes if node.target is torch.relu_]
     kinds = [type(lean.get_submodule(str(node.args[0].target))) for node in in_place]
     assert kinds == [nn.Conv3d, nn.MaxPool3d]
