@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from voxplain_server.settings import SettingsRefused, read_settings
+from voxplain_server.settings import SettingsRefused, read_remote, read_settings
 
 
 def main() -> int:
@@ -41,7 +41,11 @@ def _check(arguments: list[str]) -> int:
     # The report loads models; whoever serves must not pay for that import.
     from voxplain_server.workers.check_report import main as report
 
-    return report(Path(arguments[0]))
+    try:
+        return report(Path(arguments[0]), read_remote(os.environ))
+    except SettingsRefused as refused:
+        sys.stderr.write(f"voxplain-server: {refused}\n")
+        return 2
 
 
 if __name__ == "__main__":

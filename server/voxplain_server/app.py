@@ -219,6 +219,7 @@ def _pool_settings(settings: Settings) -> PoolSettings:
         checkpoint_key=settings.checkpoint_key,
         check_memory_bytes=limits.check_memory_bytes,
         check_seconds=limits.check_seconds,
+        remote=settings.remote,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from voxplain_server.access import Access, AccessRefused, check_access
 from voxplain_server.models.engine_choice import EnginePreference
+from voxplain_server.models.remote_access import NO_REMOTE, RemoteAccess, RemoteAccessRefused
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -72,6 +73,7 @@ class Settings:
         reflection: whether the service describes itself to generic clients.
         insecure: whether plaintext may leave this host, and anybody may call.
         access: certificates, tokens and policy of the service port.
+        remote: which inference servers bundles may name, and the certificates for them.
         checkpoint_key: authenticates checkpoints; replicas that take over from each other share it. Only from
             VOXPLAIN_CHECKPOINT_KEY, because arguments are seen by every process. None: random.
         limits: what calls may take.
@@ -90,6 +92,7 @@ class Settings:
     reflection: bool = False
     insecure: bool = False
     access: Access = field(default_factory=Access)
+    remote: RemoteAccess = NO_REMOTE
     checkpoint_key: bytes | None = field(default=None, repr=False)
     limits: Limits = field(default_factory=Limits)
 
@@ -145,11 +148,35 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         reflection=given.reflection,
         insecure=given.insecure,
         access=Access(**{each.name: getattr(given, each.name) for each in fields(Access)}),
+        remote=_remote(given),
         checkpoint_key=environ["VOXPLAIN_CHECKPOINT_KEY"].encode() if environ.get("VOXPLAIN_CHECKPOINT_KEY") else None,
         limits=limits,
     )
     _check(settings)
     return settings
+
+
+def read_remote(environ: Mapping[str, str]) -> RemoteAccess:
+    """What VOXPLAIN_REMOTE_* say, for commands that read nothing else.
+
+    Raises:
+        SettingsRefused: a value cannot be.
+    """
+    return _remote(_parser(environ).parse_args([]))
+
+
+def _remote(given: argparse.Namespace) -> RemoteAccess:
+    access = RemoteAccess(
+        endpoints=tuple(part.strip() for part in given.remote_endpoints.split(",") if part.strip()),
+        ca=given.remote_ca,
+        cert=given.remote_cert,
+        key=given.remote_key,
+    )
+    try:
+        access.check()
+    except RemoteAccessRefused as refused:
+        raise SettingsRefused(str(refused)) from None
+    return access
 
 
 def _check(settings: Settings) -> None:
@@ -214,6 +241,12 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("token_issuer", str, "", "iss of the tokens that are taken")
     add("token_audience", str, "", "aud of the tokens that are taken")
     add("policy", Path, None, "JSON file that says who may call which method (default: whoever is let in, every method)")
+    add(
+        "remote_endpoints", str, "", "inference servers that bundles may name: grpcs://host:port or grpc://host:port, by commas"
+    )
+    add("remote_ca", Path, None, "PEM file of the authorities of their certificates (default: the system's)")
+    add("remote_cert", Path, None, "PEM file of the client certificate shown to them; read again for every call")
+    add("remote_key", Path, None, "PEM file of its private key")
     for name, text in (
         ("reflection", "let generic clients ask for the contract"),
         ("insecure", "let plaintext leave this host, and anybody call: only where the network sees to both"),

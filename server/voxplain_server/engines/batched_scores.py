@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -49,17 +49,36 @@ def batched_scores(
         voxplain.errors.Cancelled: `cancelled()` became true.
     """
     scores: npt.NDArray[np.float64] = np.full(len(perturbations), np.nan)
-    waiting: list[tuple[int, Perturbation]] = []
     unchanged: list[int] = []
-
-    def flush() -> None:
+    ask(cancelled)
+    for indices in written_batches(case, perturbations, rows=rows, batch_size=batch_size, unchanged=unchanged):
         ask(cancelled)
-        scores[[index for index, _ in waiting]] = score_rows()[: len(waiting)]
+        scores[indices] = score_rows()[: len(indices)]
+    if unchanged:
+        ask(cancelled)
+        scores[unchanged] = score_base()[0]
+    return scores
+
+
+def written_batches(
+    case: Case, perturbations: Sequence[Perturbation], *, rows: Rows, batch_size: int, unchanged: list[int]
+) -> Iterator[list[int]]:
+    """Write perturbed cases into the rows, batch after batch; until the next one is asked for they lie there.
+
+    Args:
+        case, perturbations, rows, batch_size: as for `batched_scores`.
+        unchanged: gets the places of perturbations that change nothing and need no row.
+
+    Yields:
+        The places of the perturbations that the first rows hold; further rows hold the unperturbed case.
+    """
+    waiting: list[tuple[int, Perturbation]] = []
+
+    def restored() -> None:
         for row, (_, perturbation) in enumerate(waiting):
             rows.restore(row, perturbation)
         waiting.clear()
 
-    ask(cancelled)
     for index, perturbation in enumerate(perturbations):
         if not changes(perturbation, case):
             unchanged.append(index)
@@ -67,13 +86,11 @@ def batched_scores(
         rows.write(len(waiting), perturbation)
         waiting.append((index, perturbation))
         if len(waiting) == batch_size:
-            flush()
+            yield [place for place, _ in waiting]
+            restored()
     if waiting:
-        flush()
-    if unchanged:
-        ask(cancelled)
-        scores[unchanged] = score_base()[0]
-    return scores
+        yield [place for place, _ in waiting]
+        restored()
 
 
 def changes(perturbation: Perturbation, case: Case) -> bool:

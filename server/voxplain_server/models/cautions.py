@@ -7,6 +7,10 @@ from collections.abc import Iterable
 from voxplain.v1 import explain_pb2
 
 WORDS = {
+    "REMOTE_MODEL": (
+        "Another server holds the model and answers for it. The digest covers the bundle and what that server tells about the "
+        "model, not its weights: the same request gives the same maps only while the model there stays the same."
+    ),
     "ORIENTATION_UNCHECKED": (
         "The model's bundle states no orientation: volumes go in as they are. A volume whose axes run another way than in "
         "training, left and right swapped for instance, is explained without anybody noticing."

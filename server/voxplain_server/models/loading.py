@@ -17,6 +17,7 @@ from voxplain_server.models.metadata import Metadata, read_metadata
 from voxplain_server.models.model import Activation, Model, OutputSpec
 from voxplain_server.models.model_refused import ModelRefused
 from voxplain_server.models.output_reading import read_output
+from voxplain_server.models.remote_model import RemoteModel
 
 MAX_MODEL_BYTES = 4 << 30
 _DESCRIPTION_CHARACTERS = 1000
@@ -60,14 +61,41 @@ def load_model(place: BundlePlace, *, max_bytes: int = MAX_MODEL_BYTES) -> Loade
     layout = lay_out_inputs(graph, metadata)
     sliced = any(spec.slice_axis is not None for spec in layout.inputs)
     output = read_output(graph, metadata, spatial=layout.modalities[0].shape, sliced=sliced)
+    model = describe_loaded(place, metadata, graph, layout=layout, output=output, source=onnx_path, digest=file.digest)
+    return LoadedModel(model, file.proto, graph)
+
+
+def describe_loaded(
+    place: BundlePlace,
+    metadata: Metadata,
+    graph: Graph,
+    *,
+    layout: InputLayout,
+    output: OutputSpec,
+    source: Path,
+    digest: str,
+    remote: RemoteModel | None = None,
+) -> Model:
+    """A model's description, once its graph and its metadata have been laid side by side.
+
+    Args:
+        place, metadata, graph: what was read.
+        layout, output: what became of it.
+        source: the file that was read.
+        digest: of the model.
+        remote: where it is, if it is not here.
+
+    Raises:
+        ModelRefused: CAM_LAYER_UNKNOWN, MODALITY_NAMES, BACKGROUND_INCOMPLETE or BACKGROUND_MISSING.
+    """
     names = tuple(modality.name for modality in layout.modalities)
     _check_options(graph, metadata, names)
-    model = Model(
+    return Model(
         name=place.name,
         version=place.version,
         folder=place.folder,
-        onnx_path=onnx_path,
-        digest=file.digest,
+        onnx_path=source,
+        digest=digest,
         metadata_digest=metadata.digest,
         description=" ".join(metadata.description.split())[:_DESCRIPTION_CHARACTERS],
         modalities=layout.modalities,
@@ -77,9 +105,9 @@ def load_model(place: BundlePlace, *, max_bytes: int = MAX_MODEL_BYTES) -> Loade
         cam_layers=metadata.options.cam_layers,
         grouping_modality=metadata.options.grouping_modality,
         background_cases=_background_cases(place.folder, metadata, names),
-        cautions=_cautions(layout, output),
+        cautions=(*(("REMOTE_MODEL",) if remote is not None else ()), *_cautions(layout, output)),
+        remote=remote,
     )
-    return LoadedModel(model, file.proto, graph)
 
 
 def _check_options(graph: Graph, metadata: Metadata, names: tuple[str, ...]) -> None:

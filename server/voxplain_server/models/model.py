@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from voxplain_server.models.remote_model import RemoteModel
+
 
 class OutputKind(Enum):
     """What a model answers."""
@@ -132,8 +134,9 @@ class Model:
     Attributes:
         name, version: how it is asked for.
         folder: the version's folder.
-        onnx_path: the ONNX file.
-        digest, metadata_digest: SHA-256 in lower-case hexadecimal; `digest` covers weights kept in files of their own.
+        onnx_path: the ONNX file; of a remote model metadata.json, which is all that lies here.
+        digest, metadata_digest: SHA-256 in lower-case hexadecimal; `digest` covers weights kept in files of their own. Of a
+            remote model it covers metadata.json and what the remote server tells: the weights may change unseen.
         description: one sentence.
         modalities: in the model's order; the order of every per-modality tuple in the server.
         inputs: the ONNX inputs, in the graph's order.
@@ -143,6 +146,7 @@ class Model:
         grouping_modality: on whose volume a shared SLIC is computed.
         background_cases: one mapping from modality to NIfTI file for each case held by the bundle.
         cautions: codes that hold for every call.
+        remote: the inference server that holds it; None: it lies here.
     """
 
     name: str
@@ -160,6 +164,7 @@ class Model:
     grouping_modality: str | None = None
     background_cases: tuple[dict[str, Path], ...] = ()
     cautions: tuple[str, ...] = ()
+    remote: RemoteModel | None = None
 
     @property
     def modality_names(self) -> tuple[str, ...]:

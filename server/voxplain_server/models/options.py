@@ -10,6 +10,7 @@ from typing import Any
 from voxplain_server.models.json_object import JsonObject, is_number
 from voxplain_server.models.model import Fit
 from voxplain_server.models.model_refused import ModelRefused
+from voxplain_server.models.remote_options import RemoteOptions, parse_remote
 
 OPTION_KEYS = (
     "background_cases",
@@ -23,6 +24,7 @@ OPTION_KEYS = (
     "normalisation",
     "orientation",
     "output",
+    "remote",
     "slice_axis",
     "spacing",
 )
@@ -75,6 +77,7 @@ class Options:
         decision_threshold: probability above which the bundle decides for the class.
         output_kind, output_activation: of OUTPUT_KINDS and ACTIVATIONS; None: found in the graph.
         background_cases: one mapping from modality to a file below the version's folder for each case.
+        remote: the model that another server holds; None: the bundle holds a file.
     """
 
     inputs: Mapping[str, InputOptions]
@@ -84,6 +87,7 @@ class Options:
     output_kind: str | None = None
     output_activation: str | None = None
     background_cases: tuple[Mapping[str, str], ...] = ()
+    remote: RemoteOptions | None = None
 
 
 def parse_options(whole: JsonObject, inputs: Sequence[str]) -> Options:
@@ -107,6 +111,7 @@ def parse_options(whole: JsonObject, inputs: Sequence[str]) -> Options:
         output_kind=output.choice("kind", OUTPUT_KINDS),
         output_activation=output.choice("activation", ACTIVATIONS),
         background_cases=_background_cases(whole),
+        remote=parse_remote(whole),
     )
 
 

@@ -28,6 +28,7 @@ class ModelTraits:
         gradient_seconds: measured time of one forward and backward pass of the twin on that case; 0: not measured.
         slic_seconds_per_voxel: measured time of making supervoxels on this host, for each voxel that is not zero.
         background_cases: background cases held by the bundle.
+        remote: another server holds the model: nothing is known of its graph, and there is no twin.
         engine_choice: which engine evaluates perturbed cases; None: nobody chose, whole passes do.
         signature: what the file reads and answers; empty where there is no file of ours to run.
     """
@@ -44,6 +45,7 @@ class ModelTraits:
     gradient_seconds: float = 0.0
     slic_seconds_per_voxel: float = 0.0
     background_cases: int = 0
+    remote: bool = False
     engine_choice: EngineChoice | None = None
     signature: Signature = field(default_factory=Signature)
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from voxplain.errors import UnsupportedByModel
-from voxplain.volume import Geometry
 from voxplain.worker.v1 import worker_pb2
 
 from voxplain_server.engines.onnx_engine import OnnxEngine
-from voxplain_server.features.supervoxels import slic_labels
 from voxplain_server.graph.cam_layer import find_cam_layer
 from voxplain_server.graph.dependence import dependence
 from voxplain_server.graph.onnx_graph import Graph
@@ -27,9 +23,11 @@ from voxplain_server.models.bundle_place import BundlePlace
 from voxplain_server.models.case import Case
 from voxplain_server.models.description import model_to_json
 from voxplain_server.models.loading import LoadedModel, load_model
-from voxplain_server.models.model import ModalitySpec, Model
+from voxplain_server.models.model import Model
 from voxplain_server.models.model_refused import ModelRefused
 from voxplain_server.models.nifti_file import read_nifti
+from voxplain_server.models.remote_access import NO_REMOTE, RemoteAccess
+from voxplain_server.models.remote_loading import load_remote_model, names_remote
 from voxplain_server.models.signature_reading import read_signature
 from voxplain_server.models.traits import ModelTraits
 from voxplain_server.workers.engine_probe import choose_engine
@@ -37,14 +35,10 @@ from voxplain_server.workers.faults import describe_fault
 from voxplain_server.workers.host_facts import device_name, package_versions
 from voxplain_server.workers.measurement_cache import Measurement, MeasurementCache, measurement_key
 from voxplain_server.workers.model_description import describe_model
+from voxplain_server.workers.probe_cases import PROBE_EDGES, probe_cases
 from voxplain_server.workers.probe_timing import any_score, timed
-
-PROBES = 2
-PROBE_EDGES = (32, 64, 96, 16)
-"""Voxels tried on axes of any size: networks with several poolings cannot read small ones."""
-PROBE_SLICES = 4
-SLIC_EDGE = 24
-"""Voxels along each axis of the volume on which making supervoxels is timed."""
+from voxplain_server.workers.remote_check import check_remote_model
+from voxplain_server.workers.slic_rate import slic_rate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,15 +47,28 @@ class _Answered:
     answer: npt.NDArray[np.float32]
 
 
-def check_bundle(asked: worker_pb2.Check, *, threads: int, device: Literal["cpu", "cuda"] = "cpu") -> worker_pb2.Checked:
+def check_bundle(
+    asked: worker_pb2.Check, *, threads: int, device: Literal["cpu", "cuda"] = "cpu", remote: RemoteAccess = NO_REMOTE
+) -> worker_pb2.Checked:
     """Check one version of a model.
+
+    Args:
+        asked: which.
+        threads: compute threads.
+        device: where it computes.
+        remote: which inference servers bundles may name.
 
     Raises:
         voxplain.errors.UnsupportedByModel: it cannot be served; reason and message are for the operator and for clients.
     """
     try:
-        loaded = load_model(BundlePlace(asked.name, asked.version, Path(asked.folder)))
-        _open_background(loaded.model)
+        place = BundlePlace(asked.name, asked.version, Path(asked.folder))
+        if names_remote(place):
+            model = load_remote_model(place, access=remote)
+            open_background(model)
+            return check_remote_model(model, access=remote)
+        loaded = load_model(place)
+        open_background(loaded.model)
     except ModelRefused as refused:
         raise UnsupportedByModel(refused.reason, refused.message) from None
     model = loaded.model
@@ -121,7 +128,7 @@ def _facts(model: Model, preferred: str, *, threads: int, device: Literal["cpu",
     return own | {"device": device_name(device), "cpus": str(len(os.sched_getaffinity(0)))} | package_versions()
 
 
-def _open_background(model: Model) -> None:
+def open_background(model: Model) -> None:
     """Read every background case once: a call only leaves out what it cannot read, and nobody would mend the file."""
     for number, case in enumerate(model.background_cases):
         for name, path in case.items():
@@ -129,26 +136,6 @@ def _open_background(model: Model) -> None:
                 read_nifti(path)
             except ModelRefused as refused:
                 raise ModelRefused(refused.reason, f"Background case {number}, {name}: {refused.message}") from None
-
-
-def probe_cases(model: Model, edge: int) -> Iterator[Case]:
-    """Random cases of the shape that the model reads; axes of any size get about `edge` voxels."""
-    for seed in range(PROBES):
-        draws = np.random.default_rng(seed)
-        shapes = [probe_shape(model, modality, edge) for modality in model.modalities]
-        volumes = tuple(draws.standard_normal(shape).astype(np.float32) for shape in shapes)
-        yield Case(model=model, volumes=volumes, grids=tuple(Geometry(shape) for shape in shapes))
-
-
-def probe_shape(model: Model, modality: ModalitySpec, edge: int) -> tuple[int, ...]:
-    """Voxels of a probe along each axis."""
-    slice_axis = next(spec.slice_axis for spec in model.inputs if modality.name in spec.modalities)
-    multiples = modality.multiples or (1,) * len(modality.shape)
-    free = [PROBE_SLICES if axis == slice_axis else edge for axis in range(len(modality.shape))]
-    return tuple(
-        fixed if fixed is not None else -(-size // multiple) * multiple
-        for fixed, size, multiple in zip(modality.shape, free, multiples, strict=True)
-    )
 
 
 def _probe(model: Model, evaluator: OnnxEngine) -> list[_Answered]:
@@ -210,19 +197,6 @@ def _compare(
         describe_fault(error)
         return (), None, layers
     return (), max(differences), layers
-
-
-@cache
-def slic_rate() -> float:
-    """Seconds that making supervoxels takes on this host for each voxel; it does not depend on the model."""
-    volume = np.random.default_rng(0).standard_normal((SLIC_EDGE,) * 3).astype(np.float32)
-
-    def run() -> npt.NDArray[np.float64]:
-        slic_labels(volume, segments=50, compactness=0.1, sigma_voxels=2.0)
-        return np.zeros(0)
-
-    run()
-    return timed(run, budget=0.2)[1] / volume.size
 
 
 def _gradient_seconds(loaded: LoadedModel, answered: _Answered, *, threads: int, device: str) -> float:

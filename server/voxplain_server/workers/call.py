@@ -391,7 +391,8 @@ class Call:
             ready = run.maps.pop(0)
             self.maps.append(digest_of(ready))
             await self._outbox.deliver(ready)
-        if ending.outcome == explain_pb2.OUTCOME_DRAINED:
+        if ending.outcome == explain_pb2.OUTCOME_DRAINED or (ending.outcome == explain_pb2.OUTCOME_FAILED and run.done):
+            # What is computed is not lost: a later call goes on from there.
             self._teller.tell_checkpoint(self._outbox)
         self.results.append(result)
         await self._outbox.deliver(result)

@@ -11,21 +11,26 @@ from pathlib import Path
 from voxplain.v1 import catalog_pb2, explain_pb2
 
 from voxplain_server.models.model import OutputKind
+from voxplain_server.models.remote_access import NO_REMOTE, RemoteAccess
 from voxplain_server.settings import available_cpus, available_memory
 from voxplain_server.workers.catalog import Catalog, CatalogEntry, Refusal
 from voxplain_server.workers.checking import check_models
 from voxplain_server.workers.pool_settings import PoolSettings
 
 
-def main(path: Path) -> int:
+def main(path: Path, remote: RemoteAccess = NO_REMOTE) -> int:
     """Check every bundle below a models folder, a model or a version, and print what was found.
+
+    Args:
+        path: the folder.
+        remote: which inference servers bundles may name.
 
     Returns:
         1 where a bundle was refused or none was found, else 0.
     """
     # The report says it better than the log's lines between.
     logging.getLogger("voxplain_server").addHandler(logging.NullHandler())
-    settings = PoolSettings(threads_per_worker=available_cpus(), check_memory_bytes=available_memory() // 2)
+    settings = PoolSettings(threads_per_worker=available_cpus(), check_memory_bytes=available_memory() // 2, remote=remote)
     catalog = asyncio.run(check_models(path, settings=settings))
     sys.stdout.write("\n".join(report(catalog)) + "\n")
     return 1 if catalog.refusals or not catalog.entries else 0
@@ -111,6 +116,8 @@ def _engine(entry: CatalogEntry) -> str:
 
 def _twin(entry: CatalogEntry) -> str:
     traits = entry.traits
+    if traits.remote:
+        return "No differentiable copy: another server holds the model. Gradient methods do not work."
     if traits.unsupported_operators:
         return (
             f"No differentiable copy: it cannot read {', '.join(traits.unsupported_operators)}. Gradient methods do not work."

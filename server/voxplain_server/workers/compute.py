@@ -25,9 +25,10 @@ from voxplain.worker.v1 import worker_pb2
 
 from voxplain_server.engines.file_session import FileSession
 from voxplain_server.models.description import model_from_json
+from voxplain_server.models.remote_access import NO_REMOTE, RemoteAccess
 from voxplain_server.workers.channel import Channel, ChannelBroken
 from voxplain_server.workers.faults import describe_fault, tell_uncaught
-from voxplain_server.workers.held_model import HeldModel, HeldModels
+from voxplain_server.workers.held_model import Held, HeldModels
 from voxplain_server.workers.host_facts import device_name, package_versions
 from voxplain_server.workers.memory import close_all
 from voxplain_server.workers.raw_inference import infer
@@ -44,14 +45,23 @@ class Compute:
         channel: to the front.
         threads: compute threads.
         device: where it computes.
+        remote: which inference servers may be asked for models that lie there.
     """
 
-    def __init__(self, channel: Channel[worker_pb2.Command], *, threads: int, device: Literal["cpu", "cuda"]) -> None:
+    def __init__(
+        self,
+        channel: Channel[worker_pb2.Command],
+        *,
+        threads: int,
+        device: Literal["cpu", "cuda"],
+        remote: RemoteAccess = NO_REMOTE,
+    ) -> None:
         self._channel = channel
         self._threads = threads
         self._device: Literal["cpu", "cuda"] = device
         self._commands: queue.SimpleQueue[tuple[worker_pb2.Command, list[int]]] = queue.SimpleQueue()
-        self._models = HeldModels(threads=threads, device=device)
+        self._remote = remote
+        self._models = HeldModels(threads=threads, device=device, remote=remote)
         self._session: Session | None = None
         self._inference: tuple[int, FileSession] | None = None
         self._cancelled_call = 0
@@ -136,7 +146,8 @@ class Compute:
         if kind == "check":
             from voxplain_server.workers.bundle_check import check_bundle
 
-            self._send(call, checked=check_bundle(command.check, threads=self._threads, device=self._device))
+            checked = check_bundle(command.check, threads=self._threads, device=self._device, remote=self._remote)
+            self._send(call, checked=checked)
         elif kind == "open":
             self._close()
             model, traits = model_from_json(command.open.model_json)
@@ -191,7 +202,7 @@ class Compute:
             self._send(call, heartbeat=worker_pb2.Heartbeat())
         return self._cancelled_call == call or self._cancelled_method == (call, self._method)
 
-    def _close(self) -> HeldModel | None:
+    def _close(self) -> Held | None:
         """Forget the call; returns the model that it explained."""
         session, self._session = self._session, None
         if session is None:
@@ -199,7 +210,7 @@ class Compute:
         session.close()
         return session.held
 
-    def _rest(self, held: HeldModel | None) -> None:
+    def _rest(self, held: Held | None) -> None:
         """Give back to the system what the last call needed."""
         if held is not None:
             held.rest()
@@ -242,6 +253,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
     parser.add_argument("--preload", action="store_true")
+    parser.add_argument("--remote-endpoints", default="")
+    for name in ("ca", "cert", "key"):
+        parser.add_argument(f"--remote-{name}", type=Path)
     given = parser.parse_args()
     _die_with(given.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -254,7 +268,14 @@ def main() -> None:
     # A core file would hold a patient's volumes.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     end = socket.socket(fileno=given.channel)
-    Compute(Channel(end, worker_pb2.Command), threads=given.threads, device=given.device).run(preload=given.preload)
+    remote = RemoteAccess(
+        endpoints=tuple(filter(None, given.remote_endpoints.split(","))),
+        ca=given.remote_ca,
+        cert=given.remote_cert,
+        key=given.remote_key,
+    )
+    compute = Compute(Channel(end, worker_pb2.Command), threads=given.threads, device=given.device, remote=remote)
+    compute.run(preload=given.preload)
     sys.stderr.flush()
     os._exit(0)
 

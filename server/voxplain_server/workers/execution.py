@@ -20,6 +20,8 @@ INCREMENTAL_BLOCK = 512
 few of them. Measured at 4 x 128^3: a window takes eight times as long in blocks of 64, nothing less in blocks of 1024."""
 INCREMENTAL_DEADLINE_BLOCK = 64
 """The same where a deadline is near: about as long as one whole pass."""
+REMOTE_ROUNDS_IN_BLOCK = 4
+"""Times that the requests in flight of a remote model are answered in one block."""
 MAX_PINNED_BATCH = 1024
 PINNED_BATCH_VOXELS = 4 * BATCH_VOXELS
 """As BATCH_VOXELS, for a batch that the spec pins: a request must not be able to exhaust the memory."""
@@ -74,9 +76,10 @@ def resolve_execution(
         block = min(block, max(spec.budget.max_evaluations, 1))
     if spec.budget.HasField("soft_deadline"):
         # What a block has not finished by then is lost.
-        block = min(block, INCREMENTAL_DEADLINE_BLOCK if is_incremental(engine) else batch)
+        block = min(block, INCREMENTAL_DEADLINE_BLOCK if is_incremental(engine) else batch * _passes_at_once(model))
     if spec.execution.batch_size and model.batched:
         batch = min(spec.execution.batch_size, MAX_PINNED_BATCH, max(PINNED_BATCH_VOXELS // voxels, 1))
+        batch = batch if model.remote is None else model.remote.batch_of(batch)
     if spec.execution.block_size:
         block = min(spec.execution.block_size, MAX_PINNED_BLOCK)
     return explain_pb2.Execution(engine=engine, threads_per_worker=threads, batch_size=batch, block_size=block)
@@ -115,4 +118,12 @@ def differences(pinned: explain_pb2.Execution, resolved: explain_pb2.Execution) 
 def _whole_passes(model: Model, voxels: int) -> tuple[int, int]:
     """Batch and block size where every evaluation is a whole pass."""
     batch = min(max(BATCH_VOXELS // voxels, 1), MAX_BATCH) if model.batched else 1
-    return batch, batch * min(max(BLOCK_VOXELS // (voxels * batch), 1), MAX_BATCHES_IN_BLOCK)
+    if model.remote is None:
+        return batch, batch * min(max(BLOCK_VOXELS // (voxels * batch), 1), MAX_BATCHES_IN_BLOCK)
+    # The end of a block waits for its last requests: few enough ends leave the other server at work.
+    batch = model.remote.batch_of(batch) if model.batched else 1
+    return batch, batch * _passes_at_once(model) * REMOTE_ROUNDS_IN_BLOCK
+
+
+def _passes_at_once(model: Model) -> int:
+    return 1 if model.remote is None else model.remote.requests_in_flight

@@ -15,6 +15,8 @@ from voxplain_server.models.bundle_place import BundlePlace
 from voxplain_server.models.loading import MAX_MODEL_BYTES, LoadedModel, load_model
 from voxplain_server.models.model import Model
 from voxplain_server.models.model_refused import ModelRefused
+from voxplain_server.models.remote_access import NO_REMOTE, RemoteAccess
+from voxplain_server.workers.held_remote_model import HeldRemoteModel
 
 if TYPE_CHECKING:
     from voxplain_server.engines.incremental_engine import IncrementalEvaluator
@@ -115,20 +117,26 @@ class HeldModel:
         self.evaluator.shrink()
 
 
+Held = HeldModel | HeldRemoteModel
+"""Whatever a worker holds of a model."""
+
+
 class HeldModels:
     """The models that a worker keeps loaded; the one used longest ago goes first.
 
     Args:
         threads: compute threads.
         device: where they compute.
+        remote: which inference servers may be asked for models that lie there.
     """
 
-    def __init__(self, *, threads: int, device: Literal["cpu", "cuda"] = "cpu") -> None:
+    def __init__(self, *, threads: int, device: Literal["cpu", "cuda"] = "cpu", remote: RemoteAccess = NO_REMOTE) -> None:
         self._threads = threads
         self._device: Literal["cpu", "cuda"] = device
-        self._held: dict[str, HeldModel] = {}
+        self._remote = remote
+        self._held: dict[str, Held] = {}
 
-    def hold(self, checked: Model, *, most: int) -> HeldModel:
+    def hold(self, checked: Model, *, most: int) -> Held:
         """The model that was checked, from memory or from its folder.
 
         Raises:
@@ -139,15 +147,20 @@ class HeldModels:
         if held is None:
             while len(self._held) >= max(most, 1):
                 del self._held[next(iter(self._held))]
-            try:
-                loaded = load_model(BundlePlace(checked.name, checked.version, checked.folder))
-            except ModelRefused as error:
-                raise _changed() from error
-            if (loaded.model.digest, loaded.model.metadata_digest) != (checked.digest, checked.metadata_digest):
-                raise _changed()
-            held = HeldModel(loaded, threads=self._threads, device=self._device)
+            held = self._load(checked)
         self._held[key] = held
         return held
+
+    def _load(self, checked: Model) -> Held:
+        if checked.remote is not None:
+            return HeldRemoteModel(checked, access=self._remote)
+        try:
+            loaded = load_model(BundlePlace(checked.name, checked.version, checked.folder))
+        except ModelRefused as error:
+            raise _changed() from error
+        if (loaded.model.digest, loaded.model.metadata_digest) != (checked.digest, checked.metadata_digest):
+            raise _changed()
+        return HeldModel(loaded, threads=self._threads, device=self._device)
 
 
 def _changed() -> UnsupportedByModel:

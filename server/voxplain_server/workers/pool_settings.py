@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from voxplain_server.models.engine_choice import EnginePreference
+from voxplain_server.models.remote_access import NO_REMOTE, RemoteAccess
 from voxplain_server.workers.process import WorkerStart
 
 ADDRESS_SPACE_BESIDES = 16 * 1024**3
@@ -39,6 +40,7 @@ class PoolSettings:
         check_memory_bytes: resident memory of the process that checks a bundle; beyond it the process is killed.
         check_seconds: longest time one bundle may take to be checked.
         cache: folder where measurements of models are kept; None: nowhere.
+        remote: which inference servers bundles may name.
     """
 
     workers: int = 1
@@ -61,14 +63,15 @@ class PoolSettings:
     check_memory_bytes: int = 4 * 1024**3
     check_seconds: float = 300.0
     cache: Path | None = None
+    remote: RemoteAccess = NO_REMOTE
 
     @property
     def worker_start(self) -> WorkerStart:
         """How workers are started."""
-        return WorkerStart(threads=self.threads_per_worker, device=self.device, preload=self.preload)
+        return WorkerStart(threads=self.threads_per_worker, device=self.device, preload=self.preload, remote=self.remote)
 
     @property
     def check_start(self) -> WorkerStart:
         """How the process that checks bundles is started."""
         address_space = self.check_memory_bytes + ADDRESS_SPACE_BESIDES
-        return WorkerStart(threads=self.threads_per_worker, device=self.device, memory_bytes=address_space)
+        return WorkerStart(threads=self.threads_per_worker, device=self.device, memory_bytes=address_space, remote=self.remote)

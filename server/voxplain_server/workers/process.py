@@ -15,6 +15,7 @@ from typing import Literal
 from google.protobuf.message import Message
 from voxplain.worker.v1 import worker_pb2
 
+from voxplain_server.models.remote_access import NO_REMOTE, RemoteAccess
 from voxplain_server.workers.channel import AsyncChannel, open_pair
 from voxplain_server.workers.faults import STDERR_MARK, read_told
 
@@ -47,12 +48,14 @@ class WorkerStart:
         device: "cpu" or "cuda".
         memory_bytes: bound of its address space; 0: none. CUDA reserves more than any sensible bound.
         preload: whether it imports torch before the first gradient is asked for.
+        remote: which inference servers it may ask for models that lie there.
     """
 
     threads: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
     memory_bytes: int = 0
     preload: bool = False
+    remote: RemoteAccess = NO_REMOTE
 
     def arguments(self) -> list[str]:
         """As the worker's command line."""
@@ -61,6 +64,7 @@ class WorkerStart:
             *("--device", self.device),
             *("--memory", str(0 if self.device == "cuda" else self.memory_bytes)),
             *(["--preload"] if self.preload else []),
+            *self.remote.arguments(),
         ]
 
 

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from voxplain_server.models.bundle import find_bundles
 from voxplain_server.models.bundle_place import BundlePlace
 from voxplain_server.models.folder_state import FolderState, folder_state
-from voxplain_server.workers.catalog import Catalog, CatalogEntry
+from voxplain_server.workers.catalog import Catalog, CatalogEntry, Refusal
 from voxplain_server.workers.checking import BundleChecker
 from voxplain_server.workers.pool_settings import PoolSettings
 
 log = logging.getLogger(__name__)
+
+REMOTE_SECONDS = 60.0
+"""Time after which a version whose model another server holds is looked at again: no file here tells what happens there."""
 
 _Key = tuple[str, str]
 _Found = dict[_Key, tuple[BundlePlace, FolderState]]
@@ -28,7 +32,8 @@ class Reloader:
 
     A version that is new or was changed is checked once it has looked the same in two looks, in a process of its own, and let
     in only if it stayed the same meanwhile. A bad one never replaces a good one. A version that is gone in two looks leaves the
-    catalogue; its calls go on. A folder in which nothing is left is taken for one that is not mounted: nothing is removed.
+    catalogue; its calls go on. A version whose model another server holds is checked again every minute. A folder in which
+    nothing is left is taken for one that is not mounted: nothing is removed.
 
     Args:
         folder: the models folder.
@@ -54,6 +59,7 @@ class Reloader:
         self._changed = changed
         self._make_checker = checker
         self._judged: dict[_Key, FolderState] = {}
+        self._remote_at: dict[_Key, float] = {}
         self._before: _Found = {}
         self._empty_told = False
 
@@ -86,13 +92,15 @@ class Reloader:
         gone = [key for key in self._judged if key not in found and key not in before]
         for key in gone:
             del self._judged[key]
+            self._remote_at.pop(key, None)
             self.catalog.remove(*key)
         new = [
             key
             for key, (_, state) in found.items()
             if self._judged.get(key) != state and key in before and before[key][1] == state
         ]
-        if await self._judge(new) or gone:
+        stale = [key for key, at in self._remote_at.items() if key in found and time.monotonic() - at >= REMOTE_SECONDS]
+        if await self._judge(list(dict.fromkeys([*new, *stale]))) or gone:
             self._changed(self.catalog)
 
     async def _judge(self, keys: list[_Key]) -> bool:
@@ -107,15 +115,29 @@ class Reloader:
                 verdict = await checker.check(place)
                 if await asyncio.to_thread(folder_state, place.folder) != state:
                     continue
-                judged = True
                 self._judged[key] = state
-                if isinstance(verdict, CatalogEntry):
-                    self.catalog.let_in(verdict)
-                else:
+                self._note_remote(key, verdict)
+                if isinstance(verdict, Refusal):
                     self.catalog.refuse(verdict)
+                elif self._serves_the_same(verdict):
+                    continue
+                else:
+                    self.catalog.let_in(verdict)
+                judged = True
         finally:
             await checker.close()
         return judged
+
+    def _note_remote(self, key: _Key, verdict: CatalogEntry | Refusal) -> None:
+        self._remote_at.pop(key, None)
+        remote = verdict.version.reason.startswith("REMOTE_") if isinstance(verdict, Refusal) else verdict.traits.remote
+        if remote:
+            self._remote_at[key] = time.monotonic()
+
+    def _serves_the_same(self, verdict: CatalogEntry) -> bool:
+        """Whether a remote model is what it was: calls and metrics keep the entry they know."""
+        served = next((each for each in self.catalog.versions(verdict.model.name) if each.model == verdict.model), None)
+        return served is not None and verdict.traits.remote
 
     def _scan(self) -> _Found:
         return {(place.name, place.version): (place, folder_state(place.folder)) for place in find_bundles(self._folder)}

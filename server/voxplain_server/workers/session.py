@@ -26,7 +26,7 @@ from voxplain_server.models.traits import ModelTraits
 from voxplain_server.workers.channel import Channel
 from voxplain_server.workers.expected_time import expect_seconds_each
 from voxplain_server.workers.faults import describe_fault
-from voxplain_server.workers.held_model import HeldModel
+from voxplain_server.workers.held_model import Held
 from voxplain_server.workers.map_making import MapMaker
 from voxplain_server.workers.map_sender import MapSender
 from voxplain_server.workers.method_result import make_prediction, make_result
@@ -60,7 +60,7 @@ class Session:
         self,
         call: int,
         command: worker_pb2.Open,
-        held: HeldModel,
+        held: Held,
         *,
         traits: ModelTraits,
         memory: int,

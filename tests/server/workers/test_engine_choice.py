@@ -16,12 +16,12 @@ from voxplain_server.models.description import model_from_json, model_to_json
 from voxplain_server.models.loading import LoadedModel, load_model
 from voxplain_server.models.model import InputSpec
 from voxplain_server.workers import check_report, engine_probe
-from voxplain_server.workers.bundle_check import probe_cases
 from voxplain_server.workers.catalog import Catalog
 from voxplain_server.workers.checking import check_models
 from voxplain_server.workers.engine_probe import choose_engine
 from voxplain_server.workers.held_model import HeldModel
 from voxplain_server.workers.pool_settings import PoolSettings
+from voxplain_server.workers.probe_cases import probe_cases
 
 from tests.server.engines.incremental_cases import Setting, setting
 from tests.server.graph.comparing import read

@@ -1,0 +1,208 @@
+"""Whole jobs on a model that another server holds: maps, faults, budgets, checkpoints."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from voxplain.errors import ServerUnavailable
+from voxplain.v1 import explain_pb2, method_pb2
+from voxplain_server.models.remote_access import RemoteAccess
+from voxplain_server.workers.catalog import Catalog
+from voxplain_server.workers.checking import check_models
+from voxplain_server.workers.pool import WorkerPool
+from voxplain_server.workers.pool_settings import PoolSettings
+
+from tests import bundles
+from tests.bundles import TinyBundle
+from tests.server.remote.inference_server import SECRET, InferenceServer, serving
+from tests.server.remote.remote_bundle import remote_bundle
+from tests.server.workers.calling import Answer, job, method, pool_of, run
+
+MAPS_BOUND = 5e-4
+OCCLUSION = method("occlusion", window=[3], stride=[3])
+PERTURBATIONS = [
+    OCCLUSION,
+    method("feature-ablation"),
+    method("shapley-value-sampling", permutations=2),
+    method("antithetic-shapley"),
+    method("kernel-shap", samples=60),
+    method("leverage-shap"),
+    method("lime", samples=60),
+    method("fold-over-lime"),
+    method("modality-shapley"),
+]
+MAKERS: list[Callable[[Path], TinyBundle]] = [
+    bundles.early_fusion_classes,
+    bundles.late_fusion,
+    bundles.fixed_batch,
+    bundles.segmentation,
+    bundles.slices_2_5d,
+]
+
+
+def checked(folder: Path, *endpoints: str) -> Catalog:
+    """The catalogue of a folder, its endpoints allowed."""
+    settings = PoolSettings(engine="onnxruntime", remote=RemoteAccess(endpoints=endpoints))
+    return asyncio.run(check_models(folder, settings=settings))
+
+
+async def explained(pool: WorkerPool, bundle: TinyBundle, catalog: Catalog, methods: list[method_pb2.Method]) -> Answer:
+    async with job(bundle, catalog, methods) as asked:
+        return await run(pool, asked)
+
+
+@asynccontextmanager
+async def pool_at(catalog: Catalog, endpoint: str, **settings: object) -> AsyncIterator[WorkerPool]:
+    async with pool_of(catalog, remote=RemoteAccess(endpoints=(endpoint,)), **settings) as pool:
+        yield pool
+
+
+def check_maps(ours: Answer, theirs: Answer) -> None:
+    """Maps of both answers differ by no more than the bound of perturbation methods, for each method."""
+    assert ours.bytes_by_map.keys() == theirs.bytes_by_map.keys()
+    assert theirs.bytes_by_map
+    for key in theirs.results:
+        names = [name for name in theirs.bytes_by_map if name[0] == key and name[1] == "ATTRIBUTION"]
+        values = [
+            [np.frombuffer(answer.bytes_by_map[name], "<f4") for name in names]
+            if names
+            else [np.array([each.value for each in answer.results[key].modality_values])]
+            for answer in (ours, theirs)
+        ]
+        a, b = (np.concatenate(each) for each in values)
+        assert np.abs(a - b).max() <= MAPS_BOUND * np.abs(b).max(), key
+
+
+@pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
+def test_every_perturbation_method_gives_the_maps_of_the_local_engine(
+    maker: Callable[[Path], TinyBundle], tmp_path: Path
+) -> None:
+    local = maker(tmp_path)
+    server = InferenceServer(local.folder / "model.onnx")
+    with serving(server) as endpoint:
+        far = remote_bundle(local, tmp_path, endpoint)
+        catalog = checked(tmp_path, endpoint)
+        able = {each.method for each in catalog.find(far.name).description.methods if each.available}
+        asked = [each for each in PERTURBATIONS if (each.WhichOneof("method") or "").replace("_", "-") in able]
+        assert len(asked) >= 7
+
+        async def both() -> tuple[Answer, Answer]:
+            async with pool_at(catalog, endpoint) as pool:
+                return await explained(pool, far, catalog, asked), await explained(pool, local, catalog, asked)
+
+        ours, theirs = asyncio.run(both())
+    check_maps(ours, theirs)
+    assert {result.engine for result in ours.results.values()} == {"remote"}
+    assert "REMOTE_MODEL" in {each.code for each in ours.record.cautions}
+    assert ours.record.model_digest == catalog.find(far.name).model.digest
+    assert server.most_at_once > 1 or not server.batches
+
+
+def test_gradient_methods_are_refused_with_a_reason(tmp_path: Path) -> None:
+    local = bundles.early_fusion_classes(tmp_path)
+    with serving(InferenceServer(local.folder / "model.onnx")) as endpoint:
+        far = remote_bundle(local, tmp_path, endpoint)
+        told = checked(tmp_path, endpoint).find(far.name).description
+    reasons = {each.method: [reason.code for reason in each.reasons] for each in told.methods}
+    for name in ("gradient", "grad-cam", "guided-backprop", "deep-lift", "integrated-gradients", "smooth-grad"):
+        assert reasons[name] == ["REMOTE_MODEL"]
+    assert {each.method for each in told.methods if each.available} >= {"occlusion", "lime", "kernel-shap", "modality-shapley"}
+
+
+def test_a_fifth_of_the_requests_failing_changes_nothing(tmp_path: Path) -> None:
+    local = bundles.early_fusion_classes(tmp_path)
+    server = InferenceServer(local.folder / "model.onnx")
+    with serving(server) as endpoint:
+        far = remote_bundle(local, tmp_path, endpoint, batch_size=2)
+        catalog = checked(tmp_path, endpoint)
+
+        async def twice() -> tuple[Answer, Answer]:
+            async with pool_at(catalog, endpoint) as pool:
+                whole = await explained(pool, far, catalog, [OCCLUSION])
+                server.fail_every = 5
+                return whole, await explained(pool, far, catalog, [OCCLUSION])
+
+        whole, shaken = asyncio.run(twice())
+    assert shaken.results["occlusion"].outcome == explain_pb2.OUTCOME_COMPLETED
+    assert shaken.bytes_by_map == whole.bytes_by_map
+
+
+def test_beyond_the_retry_budget_a_method_fails_and_a_later_call_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    local = bundles.early_fusion_classes(tmp_path)
+    server = InferenceServer(local.folder / "model.onnx")
+    with serving(server) as endpoint:
+        far = remote_bundle(local, tmp_path, endpoint, batch_size=2, requests_in_flight=2, retry_share=0.1, retry_floor=3)
+        catalog = checked(tmp_path, endpoint)
+
+        async def thrice() -> tuple[Answer, Answer, Answer, int, int]:
+            async with pool_at(catalog, endpoint) as pool:
+                server.requests = 0
+                whole = await explained(pool, far, catalog, [OCCLUSION])
+                needed = server.requests
+                server.requests, server.fail_after = 0, needed // 2
+                async with job(far, catalog, [OCCLUSION]) as asked:
+                    cut = await run(pool, asked)
+                server.requests, server.fail_after = 0, None
+                async with job(far, catalog, [OCCLUSION], checkpoint=cut.checkpoints[-1]) as asked:
+                    resumed = await run(pool, asked)
+                return whole, cut, resumed, needed, server.requests
+
+        whole, cut, resumed, needed, asked_again = asyncio.run(thrice())
+    failed = cut.results["occlusion"]
+    assert failed.outcome == explain_pb2.OUTCOME_FAILED
+    assert failed.reason == "REMOTE_RETRY_BUDGET_SPENT"
+    assert SECRET not in failed.description
+    assert not cut.bytes_by_map
+    assert resumed.results["occlusion"].outcome == explain_pb2.OUTCOME_COMPLETED
+    assert resumed.bytes_by_map == whole.bytes_by_map
+    assert asked_again < needed
+
+
+def test_a_server_that_is_gone_fails_the_call_as_unavailable_and_the_next_call_works(tmp_path: Path) -> None:
+    local = bundles.early_fusion_classes(tmp_path)
+    server = InferenceServer(local.folder / "model.onnx")
+    with serving(server) as endpoint:
+        far = remote_bundle(local, tmp_path, endpoint, retry_share=0.0, retry_floor=0)
+        catalog = checked(tmp_path, endpoint)
+
+        async def both() -> Answer:
+            async with pool_at(catalog, endpoint) as pool:
+                server.requests, server.fail_after = 0, 0
+                with pytest.raises(ServerUnavailable) as caught:
+                    await explained(pool, far, catalog, [OCCLUSION])
+                assert caught.value.reason == "REMOTE_RETRY_BUDGET_SPENT"
+                assert SECRET not in caught.value.message
+                server.fail_after = None
+                return await explained(pool, far, catalog, [OCCLUSION])
+
+        assert asyncio.run(both()).results["occlusion"].outcome == explain_pb2.OUTCOME_COMPLETED
+
+
+def test_a_cancelled_job_stops_asking(tmp_path: Path) -> None:
+    local = bundles.early_fusion_classes(tmp_path)
+    server = InferenceServer(local.folder / "model.onnx")
+    with serving(server) as endpoint:
+        far = remote_bundle(local, tmp_path, endpoint, batch_size=1)
+        catalog = checked(tmp_path, endpoint)
+
+        async def leave() -> tuple[int, int]:
+            async with pool_at(catalog, endpoint) as pool:
+                server.delay_s = 0.05
+                async with job(far, catalog, [method("occlusion", window=[2], stride=[1])]) as asked:
+                    events = pool.run(asked)
+                    async for event in events:
+                        if isinstance(event, explain_pb2.Progress) and event.stage == explain_pb2.Progress.STAGE_COMPUTING:
+                            break
+                    await events.aclose()
+                await asyncio.sleep(1.0)
+                before = server.requests
+                await asyncio.sleep(1.0)
+                return before, server.requests
+
+        before, after = asyncio.run(leave())
+    assert after == before
