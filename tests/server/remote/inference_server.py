@@ -60,6 +60,22 @@ class InferenceServer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self._lock = threading.Lock()
         self._now = 0
 
+    def ServerLive(self, request: Any, context: grpc.ServicerContext) -> oip.ServerLiveResponse:  # noqa: N802
+        """It lives."""
+        return oip.ServerLiveResponse(live=True)
+
+    def ServerReady(self, request: Any, context: grpc.ServicerContext) -> oip.ServerReadyResponse:  # noqa: N802
+        """It is ready."""
+        return oip.ServerReadyResponse(ready=True)
+
+    def ModelReady(self, request: Any, context: grpc.ServicerContext) -> oip.ModelReadyResponse:  # noqa: N802
+        """So is the model."""
+        return oip.ModelReadyResponse(ready=True)
+
+    def ServerMetadata(self, request: Any, context: grpc.ServicerContext) -> oip.ServerMetadataResponse:  # noqa: N802
+        """Its name."""
+        return oip.ServerMetadataResponse(name="test")
+
     def ModelMetadata(self, request: Any, context: grpc.ServicerContext) -> oip.ModelMetadataResponse:  # noqa: N802
         """As the file has it."""
         if request.name != "net":

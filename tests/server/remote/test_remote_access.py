@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -33,7 +34,7 @@ def local(tmp_path: Path) -> TinyBundle:
     return bundles.early_fusion_classes(tmp_path / "local")
 
 
-def opened(local: TinyBundle, models: Path, endpoint: str, **remote: object) -> tuple[RemoteEngine, Case]:
+def opened(local: TinyBundle, models: Path, endpoint: str, **remote: Any) -> tuple[RemoteEngine, Case]:
     access = RemoteAccess(endpoints=(endpoint,))
     model = load_remote_model(place_of(remote_bundle(local, models, endpoint, **remote)), access=access)
     return RemoteEngine(model, access=access), next(probe_cases(model, 16))

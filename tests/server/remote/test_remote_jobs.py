@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ async def explained(
 
 
 @asynccontextmanager
-async def pool_at(catalog: Catalog, endpoint: str, **settings: object) -> AsyncIterator[WorkerPool]:
+async def pool_at(catalog: Catalog, endpoint: str, **settings: Any) -> AsyncIterator[WorkerPool]:
     async with pool_of(catalog, remote=RemoteAccess(endpoints=(endpoint,)), **settings) as pool:
         yield pool
 
@@ -90,7 +91,9 @@ def check_maps(ours: Answer, theirs: Answer) -> None:
 
 def test_every_perturbation_method_gives_the_maps_of_the_local_engine(tmp_path: Path) -> None:
     with ExitStack() as running:
-        pairs, servers, endpoints = [], [], []
+        pairs: list[tuple[TinyBundle, TinyBundle]] = []
+        servers: list[InferenceServer] = []
+        endpoints: list[str] = []
         for maker in MAKERS:
             local = maker(tmp_path)
             servers.append(InferenceServer(local.folder / "model.onnx", prefix="their-", typed=len(servers) == 1))
