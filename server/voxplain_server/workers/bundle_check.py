@@ -40,6 +40,9 @@ from voxplain_server.workers.probe_timing import any_score, timed
 from voxplain_server.workers.remote_check import check_remote_model
 from voxplain_server.workers.slic_rate import slic_rate
 
+GRADIENT_SECONDS = 1.5
+"""About how long gradient passes may be timed: the first ones find no memory yet."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Answered:
@@ -200,9 +203,7 @@ def _compare(
 
 
 def _gradient_seconds(loaded: LoadedModel, answered: _Answered, *, threads: int, device: str) -> float:
-    """Time of one forward and backward pass, the first one left out: it makes ready."""
-    import torch
-
+    """Time of one forward and backward pass as methods do it, the first one left out: it makes ready."""
     from voxplain_server.engines.torch_engine import TorchEngine
     from voxplain_server.graph.twin import build_twin
 
@@ -210,15 +211,14 @@ def _gradient_seconds(loaded: LoadedModel, answered: _Answered, *, threads: int,
         build_twin(loaded.graph, outputs=[loaded.model.output.score_name]), loaded.model, device=device, threads=threads
     )
     try:
-        scored = twin.scored(any_score(loaded.model, answered.answer))
+        score, volumes = any_score(loaded.model, answered.answer), twin.tensors(answered.case.volumes)
 
         def run() -> npt.NDArray[np.float64]:
-            volumes = tuple(tensor.requires_grad_() for tensor in twin.tensors(answered.case.volumes))
-            torch.autograd.grad(scored(*volumes).sum(), volumes, allow_unused=True)
+            twin.forward_pass(score, volumes).gradients()
             return np.zeros(0)
 
         run()
-        return timed(run)[1]
+        return timed(run, budget=GRADIENT_SECONDS)[1]
     except Exception as error:
         # Whoever asks for a gradient will be told; its time stays unknown.
         describe_fault(error)

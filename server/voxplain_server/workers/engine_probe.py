@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 
 FASTER = 1.3
 """The incremental engine wins from this ratio on: below it what a call gains is lost in measuring."""
-WINDOWS, FEWEST_WINDOWS = 64, 8
+WINDOWS, FEWEST_WINDOWS = 256, 8
+MOST_WHOLE = 64
+"""Windows that whole passes score at most."""
+INCREMENTAL_SECONDS = 3.0
+"""About how long windows may take where only what they change is computed: few of them at a time are slower than a block is."""
 EDGE, STRIDE = 11, 5
 """Voxels of the usual occlusion window and its step."""
 BOX_EDGES = (3, 5, 8, 16, 24, 36, 52, 76)
 """Voxels of the cubes that are counted besides."""
-COUNTED_CUBES, MEASURED_CUBES = 16, 8
+COUNTED_CUBES, MEASURED_CUBES, WARMING_CUBES = 16, 16, 2
 _SEED = 17
 """Not that of a probe's voxels: the windows must change something."""
 
@@ -123,9 +127,10 @@ def _measure(
     def scored(engine: Evaluator, count: int) -> Callable[[], npt.NDArray[np.float64]]:
         return lambda: engine.scores(case, score, windows[:count], batch_size=batch, cancelled=lambda: False)
 
-    whole = _affordable(pass_seconds)
+    whole = min(_affordable(pass_seconds), MOST_WHOLE)
     theirs, dense_seconds = timed(scored(dense, whole))
-    few = max(whole, _affordable(pass_seconds * share))
+    few = max(whole, _affordable(pass_seconds * share, budget=INCREMENTAL_SECONDS))
+    scored(incremental, FEWEST_WINDOWS)()
     ours, seconds = timed(scored(incremental, few))
     base = float(score.of(incremental.answer(case))[0])
     difference = effect_difference(ours[:whole] - base, theirs - score.of(dense.answer(case))[0], base=base)
@@ -145,13 +150,14 @@ def _cost_of_boxes(incremental: IncrementalEvaluator, case: Case, *, window: Box
     if largest is not None:
         cubes = probe_windows(case, edge=largest.edge, count=MEASURED_CUBES)
         score = any_score(case.model, incremental.answer(case))
+        incremental.scores(case, score, cubes[:WARMING_CUBES], batch_size=1, cancelled=lambda: False)
         _, spent = timed(lambda: incremental.scores(case, score, cubes, batch_size=1, cancelled=lambda: False))
         found[found.index(largest)] = replace(largest, seconds=spent / len(cubes))
     return tuple(found)
 
 
-def _affordable(seconds: float) -> int:
-    return int(np.clip(SECONDS / max(seconds, 1e-9), FEWEST_WINDOWS, WINDOWS))
+def _affordable(seconds: float, *, budget: float = SECONDS) -> int:
+    return int(np.clip(budget / max(seconds, 1e-9), FEWEST_WINDOWS, WINDOWS))
 
 
 def judge(dense_seconds: float, seconds: float, difference: float, *, preferred: str) -> tuple[str, str]:

@@ -22,17 +22,31 @@ BACKWARD_COST = 3.0
 """A gradient pass over an evaluation, where nobody measured it: one forward, and twice that backward."""
 NONZERO = 0.4
 """Share of the voxels that are not background in a volume of the head."""
+SLIC_PROBE_EDGE = 32
+"""Of the volume on which the rate of making supervoxels is measured."""
+_SLIC_GROWTH = 0.85
+"""Making supervoxels of n times the voxels takes n to this power as long: measured from 24^3 to 128^3, within a fifth."""
 SUPERVOXEL_BOX = 1.4
 """Edge of the box around a supervoxel over that of a cube of its voxels; measured at 64^3 and 128^3."""
-PREPARING_SECONDS_PER_VOXEL = 4e-8
+PREPARING_SECONDS_PER_VOXEL = 3e-8
 """Reading, digesting, fitting and normalising; on one core."""
 MAP_SECONDS_PER_VOXEL = 6e-8
 """Estimating, painting, digesting and handing over a map; on one core."""
 TRANSFER_BYTES_PER_SECOND = 5e8
 """Upload and maps over one connection on one host."""
 _VOXEL_BYTES = 4
-_FORWARDS_AND_BACKWARDS: Mapping[str, float] = {"grad-cam": 0.65, "guided-grad-cam": 0.55}
-"""What a pass of a method takes over a plain gradient, where it is not about the same: measured at 4 x 48^3."""
+_FORWARDS_AND_BACKWARDS: Mapping[str, float] = {
+    "grad-cam": 0.6,
+    "guided-grad-cam": 0.55,
+    "deep-lift": 2.0,
+    "integrated-gradients": 0.9,
+    "gradient-shap": 1.2,
+}
+"""What a pass of a method takes over a plain gradient, where it is not about the same: DeepLIFT goes forward twice and computes
+slopes, GradientSHAP scores case and baseline besides, integrated gradients stops behind the first convolution. Measured at
+4 x 48^3 and 4 x 128^3."""
+_SAMPLING_SECONDS_PER_VOXEL: Mapping[str, float] = {"smooth-grad": 1.5e-8, "gradient-shap": 0.5e-8}
+"""Drawing noise and taking means, for each pass."""
 _COALITIONS = ("kernel-shap", "leverage-shap", "lime", "fold-over-lime", "modality-shapley")
 
 
@@ -75,13 +89,12 @@ def expect_time(
         engine: that evaluates perturbed cases.
         threads: of one worker; others that help are a gain.
     """
-    voxels = sum(math.prod(shape) for shape in shapes)
     methods = {
         each.key: evaluations[each.key] * expect_seconds_each(each, traits, shapes, engine=engine)
-        + MAP_SECONDS_PER_VOXEL * voxels
+        + MAP_SECONDS_PER_VOXEL * _map_voxels(each, shapes)
         for each in spec.methods
     }
-    sent = sum(math.prod(tensor.shape) for tensor in spec.tensors) + voxels * len(spec.methods)
+    sent = sum(math.prod(tensor.shape) for tensor in spec.tensors) + sum(_map_voxels(each, shapes) for each in spec.methods)
     return ExpectedTime(
         methods=methods,
         preparing=_preparing(spec, traits, shapes, engine=engine, threads=threads),
@@ -97,12 +110,20 @@ def expect_seconds_each(
     name, params = which.replace("_", "-"), getattr(asked, which)
     if all_methods()[name].needs_gradients:
         measured = traits.gradient_seconds or BACKWARD_COST * traits.evaluation_seconds
-        return measured * traits.growth(shapes) * _FORWARDS_AND_BACKWARDS.get(name, 1.0)
+        own = _SAMPLING_SECONDS_PER_VOXEL.get(name, 0.0) * sum(math.prod(shape) for shape in shapes)
+        return measured * traits.growth(shapes) * _FORWARDS_AND_BACKWARDS.get(name, 1.0) + own
     whole, choice = traits.whole_pass_seconds_of(shapes), traits.engine_choice
     edge = _changed_edge(name, params, shapes)
     if choice is None or edge is None or not is_incremental(engine):
         return whole
     return choice.seconds_of(choice.share_of(edge, growth=traits.growth(shapes)), whole=whole)
+
+
+def _map_voxels(asked: method_pb2.Method, shapes: Sequence[tuple[int, ...]]) -> int:
+    """Of all maps of a method; one map may serve all modalities."""
+    shared = all_methods()[(asked.WhichOneof("method") or "").replace("_", "-")].shared_map
+    sizes = [math.prod(shape) for shape in shapes]
+    return max(sizes) if shared else sum(sizes)
 
 
 def _changed_edge(name: str, params: Message, shapes: Sequence[tuple[int, ...]]) -> float | None:
@@ -127,8 +148,7 @@ def _preparing(
     spec: explain_pb2.ExplainSpec, traits: ModelTraits, shapes: Sequence[tuple[int, ...]], *, engine: str, threads: int
 ) -> float:
     voxels = sum(math.prod(shape) for shape in shapes)
-    # An engine that recomputes what changes keeps every activation of its first pass.
-    answer = traits.evaluation_seconds_of(shapes) * (BACKWARD_COST if is_incremental(engine) else 1.0)
+    answer = traits.evaluation_seconds_of(shapes)
     return answer + PREPARING_SECONDS_PER_VOXEL * voxels + _grouping(spec, traits, shapes, threads=threads)
 
 
@@ -143,4 +163,6 @@ def _grouping(spec: explain_pb2.ExplainSpec, traits: ModelTraits, shapes: Sequen
             of.update({grouping.grouping_modality} if grouping.shared else {str(number) for number in range(len(shapes))})
     largest = max(math.prod(shape) for shape in shapes)
     rounds = sum(math.ceil(min(len(of), len(shapes)) / max(threads, 1)) for of in wanted.values())
-    return rounds * NONZERO * largest * traits.slic_seconds_per_voxel
+    probed = NONZERO * SLIC_PROBE_EDGE**3
+    alone = probed * traits.slic_seconds_per_voxel * float((NONZERO * largest / probed) ** _SLIC_GROWTH)
+    return rounds * alone
