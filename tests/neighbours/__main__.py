@@ -16,9 +16,10 @@ from tests.neighbours.environment import EnvironmentNotMade
 from tests.neighbours.grpcurl import GRPCURL
 from tests.neighbours.neighbour import Neighbour, Outcome
 from tests.neighbours.proxies import PROXIES_IN_BETWEEN
+from tests.neighbours.served_elsewhere import EXPLAINED_ELSEWHERE
 from tests.neighbours.triton import TRITON
 
-NEIGHBOURS: tuple[Neighbour, ...] = (TRITON, GRPCURL, PROXIES_IN_BETWEEN)
+NEIGHBOURS: tuple[Neighbour, ...] = (TRITON, GRPCURL, PROXIES_IN_BETWEEN, *EXPLAINED_ELSEWHERE)
 
 
 def main() -> int:
