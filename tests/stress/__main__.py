@@ -19,6 +19,7 @@ from tests.stress import bad_input, crowd, floods, leaving, losses, planted, rel
 from tests.stress.caller import warm_up
 from tests.stress.delaying import leave_at_points
 from tests.stress.models import tiny_bundle
+from tests.stress.neighbours import Neighbours
 from tests.stress.report import keep, print_rows, write_page
 from tests.stress.row import Row, Scale
 
@@ -35,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     scale, rows = Scale(given.share), []
     began = time.monotonic()
     for name in given.only or [*PARTS]:
+        neighbours = Neighbours()
         try:
             made = PARTS[name](scale)
         except Exception as error:
@@ -43,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
             made = [Row(name, "0", "runs to its end", f"{type(error).__name__}: {text}", False)]
         print_rows(made)
         rows.extend(made)
-        keep(name, made)
+        keep(name, made, others=neighbours.share())
         write_page([*PARTS])
     passed = sum(row.passed for row in rows)
     print(f"{time.monotonic() - began:.0f} s")

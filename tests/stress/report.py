@@ -24,13 +24,23 @@ holds the counts and the books of most rows at smaller numbers on every commit, 
 The oracle is a ledger in the front: every slot, byte, memory file, place in the queue, worker and task that a call takes is
 booked when it is taken and when it is given back. `voxplain_held{resource}` shows it, and after every row each resource must
 be at 0. The system's own list of open memory files must agree.
+
+The load that knocks at the server runs on the same processors. *Others* tells which share of them went to processes that had nothing
+to do with the row: where it is not near 0, milliseconds are those of a shared machine.
 """
 
 
-def keep(part: str, rows: Sequence[Row]) -> None:
-    """Remember what a part has shown, with the host and the day, in the place of what it showed before."""
+def keep(part: str, rows: Sequence[Row], *, others: float) -> None:
+    """Remember what a part has shown, with the host and the day, in the place of what it showed before.
+
+    Args:
+        part: its name.
+        rows: what it has shown.
+        others: share of the processors that others took meanwhile.
+    """
     known = _known()
-    known[part] = {"host": _host(), "day": date.today().isoformat(), "rows": [asdict(row) for row in rows]}
+    kept = [asdict(row) for row in rows]
+    known[part] = {"host": _host(), "day": date.today().isoformat(), "others": round(others, 3), "rows": kept}
     KEPT.write_text(json.dumps(known, indent=1) + "\n")
 
 
@@ -41,15 +51,17 @@ def write_page(parts: Sequence[str]) -> None:
         parts: all there are, in the order of the table.
     """
     known = _known()
-    lines = [_HEAD, "| what | count | goal | figure | |", "|---|---|---|---|---|"]
+    lines = [_HEAD, "| what | count | goal | figure | | others |", "|---|---|---|---|---|---|"]
     notes, places, passed, failed = [], set(), 0, 0
     for part in parts:
         if part not in known:
-            lines.append(f"| part `{part}` | 0 | | not run yet | |")
+            lines.append(f"| part `{part}` | 0 | | not run yet | | |")
             continue
         places.add(f"{known[part]['host']}, {known[part]['day']}")
+        others = known[part].get("others")
+        beside = "not measured" if others is None else f"{100 * others:.0f} %"
         for row in (Row(**each) for each in known[part]["rows"]):
-            cells = (row.what, row.count, row.goal, row.figure, "passed" if row.passed else "**failed**")
+            cells = (row.what, row.count, row.goal, row.figure, "passed" if row.passed else "**failed**", beside)
             lines.append("| " + " | ".join(each.replace("|", "/") for each in cells) + " |")
             passed, failed = passed + row.passed, failed + (not row.passed)
             if row.remark:
