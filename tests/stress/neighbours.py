@@ -1,4 +1,4 @@
-"""How much of the processors went to others while a row was run: milliseconds from a shared machine are not the server's alone."""
+"""Which share of the processors went to others while a row was run: on a shared machine, milliseconds are not ours alone."""
 
 from __future__ import annotations
 

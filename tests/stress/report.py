@@ -25,8 +25,8 @@ The oracle is a ledger in the front: every slot, byte, memory file, place in the
 booked when it is taken and when it is given back. `voxplain_held{resource}` shows it, and after every row each resource must
 be at 0. The system's own list of open memory files must agree.
 
-The load that knocks at the server runs on the same processors. *Others* tells which share of them went to processes that had nothing
-to do with the row: where it is not near 0, milliseconds are those of a shared machine.
+The load that knocks at the server runs on the same processors. *Others* tells which share of them went to processes that had
+nothing to do with the row: where it is not near 0, milliseconds are those of a shared machine.
 """
 
 
