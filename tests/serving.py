@@ -31,6 +31,7 @@ class RunningServer:
         models: the models folder.
         arguments: further arguments of the command.
         environ: variables beside the inherited ones.
+        before: words before the command, of something that runs it and keeps its process id.
         address, health_address, metrics_url: where it answers, once it runs.
         ready: the ready line.
         exit_status: set when it has stopped.
@@ -39,6 +40,7 @@ class RunningServer:
     models: Path
     arguments: Sequence[str] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
+    before: Sequence[str] = ()
     address: str = ""
     health_address: str = ""
     metrics_url: str = ""
@@ -78,7 +80,7 @@ class RunningServer:
         command = [sys.executable, "-m", "voxplain_server", "--models", str(self.models)]
         ports = ["--port", "0", "--health-port", "0", "--metrics-port", "0"]
         self._process = subprocess.Popen(
-            [*command, *ports, *self.arguments],
+            [*self.before, *command, *ports, *self.arguments],
             env={**os.environ, **self.environ},
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.bundles import TinyBundle
 from tests.serving import RunningServer
-from tests.stress import bad_input, crowd, floods, leaving, losses, planted, reloads, slope, suites
+from tests.stress import bad_input, crowd, floods, hostile, leaving, losses, planted, reloads, slope, suites
 from tests.stress.caller import warm_up
 from tests.stress.delaying import leave_at_points
 from tests.stress.models import tiny_bundle
@@ -84,7 +84,7 @@ PARTS: dict[str, Part] = {
     "workers": losses.lose_workers,
     "front": losses.lose_front,
     "drain": losses.drain,
-    "hostile": suites.hostile_models,
+    "hostile": lambda scale: [*suites.hostile_models(scale), *hostile.hostile_files(scale)],
     "reload": reloads.reload_under_load,
     "secrets": planted.plant,
     "access": suites.access,

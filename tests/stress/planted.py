@@ -5,6 +5,8 @@ from __future__ import annotations
 import tempfile
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from voxplain.v1 import catalog_pb2, explain_pb2
 
+from tests.benchmarks.process_tree import tree_of
 from tests.bundles import TinyBundle
 from tests.oracle import settle_server
 from tests.serving import RunningServer
@@ -22,7 +25,16 @@ from tests.stress.models import tiny_bundle
 from tests.stress.row import Row, Scale
 
 MARK = "JANE-DOE-19570314"
-HEADERS = (("x-patient", MARK), ("authorization", f"Bearer {MARK}"), ("user-agent", MARK), ("x-mark-bin", MARK.encode()))
+HEADERS = (
+    ("x-patient", MARK),
+    ("authorization", f"Bearer {MARK}"),
+    ("user-agent", MARK),
+    ("x-mark-bin", MARK.encode()),
+    ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+    ("tracestate", f"patient={MARK.lower()}"),
+    ("baggage", f"patient={MARK}"),
+)
+EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 DEPTH = 6
 Planted = tuple[str, str, list[bytes]]
 """Where the text stands, the path of the method, and the messages."""
@@ -32,9 +44,9 @@ def plant(scale: Scale) -> list[Row]:
     """Send every planted call and look for the text in all that comes out."""
     with tempfile.TemporaryDirectory() as models, tempfile.TemporaryDirectory() as scratch:
         bundle = tiny_bundle(Path(models))
-        arguments = ("--engine", "onnxruntime", "--threads-per-worker", "1", "--reflection")
+        arguments = ("--engine", "onnxruntime", "--threads-per-worker", "1", "--reflection", "--cache", f"{scratch}/cache")
         places, leaks = 0, []
-        with RunningServer(bundle.models, arguments, {"TMPDIR": scratch, "VOXPLAIN_CHECKPOINT_KEY": MARK * 3}) as server:
+        with _collector() as (endpoint, traces), RunningServer(bundle.models, arguments, _environ(scratch, endpoint)) as server:
             with grpc.insecure_channel(server.address) as channel:
                 for place, path, messages in _planted(bundle):
                     places += 1
@@ -43,21 +55,59 @@ def plant(scale: Scale) -> list[Row]:
             settle_server(server.metrics_url, server.pid)
             with urllib.request.urlopen(server.metrics_url) as page:
                 leaks += ["metrics"] if MARK.lower() in page.read().decode().lower() else []
-            lines = server.log.count("\n")
-            leaks += ["log"] if MARK.lower() in server.log.lower() else []
-            leaks += ["command line"] if MARK.encode() in Path(f"/proc/{server.pid}/cmdline").read_bytes() else []
+            log = server.log
+            leaks += ["log"] if MARK.lower() in log.lower() else []
+            workers = tree_of(server.pid)[1:]
+            for pid in (server.pid, *workers):
+                leaks += ["command line"] if MARK.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() else []
+            for pid in workers:
+                leaks += ["environment of a worker"] if MARK.encode() in Path(f"/proc/{pid}/environ").read_bytes() else []
+            server.stop()
+            leaks += ["trace"] if MARK.lower() in b"".join(traces).decode("latin-1").lower() else []
             files = [each for each in Path(scratch).rglob("*") if each.is_file()]
             leaks += ["temporary file"] if any(MARK.encode() in each.read_bytes() for each in files) else []
+    lines, spans = log.count("\n"), sum(each.count(b"voxplain.explain") for each in traces)
     return [
         Row(
             what="planted secrets and patients' names",
-            count=f"{places} places, and 4 headers in each call",
-            goal="none in log, metrics, status texts, trailers, temporary files",
-            figure=f"{len(leaks)} found {', '.join(leaks[:5])}; {lines} lines of log, {len(files)} files",
-            passed=not leaks and lines > places // 2,
-            remark="traces are looked through by the tests of the tracing extra",
+            count=f"{places} places, and {len(HEADERS) - 1} headers in each call",
+            goal="none in log, metrics, traces, status texts, trailers, temporary files, nor in what workers are started with",
+            figure=f"{len(leaks)} found{': ' * bool(leaks)}{', '.join(leaks[:5])}; {lines} lines of log, {spans} spans in "
+            f"{len(traces)} messages to a collector, {len(files)} files, {len(workers)} workers",
+            passed=not leaks and lines > places // 2 and spans > places // 2 and bool(files) and bool(workers),
         )
     ]
+
+
+def _environ(scratch: str, endpoint: str) -> dict[str, str]:
+    """Secrets of the operator's: the key of checkpoints, and what the collector of traces asks for."""
+    otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_INSECURE": "true", "OTEL_BSP_SCHEDULE_DELAY": "200"}
+    return otel | {
+        "OTEL_EXPORTER_OTLP_HEADERS": f"x-key={MARK.lower()}",
+        "TMPDIR": scratch,
+        "VOXPLAIN_CHECKPOINT_KEY": MARK * 3,
+    }
+
+
+@contextmanager
+def _collector() -> Iterator[tuple[str, list[bytes]]]:
+    """Takes traces as OpenTelemetry's collector does, in memory; yields its address, and what came, as it came."""
+    taken: list[bytes] = []
+
+    def take(message: bytes, context: grpc.ServicerContext) -> bytes:
+        taken.append(message)
+        return b""
+
+    service, _, method = EXPORT[1:].partition("/")
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(take)
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{port}", taken
+    finally:
+        server.stop(None).wait()
 
 
 def _planted(bundle: TinyBundle) -> Iterator[Planted]:

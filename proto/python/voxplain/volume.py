@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -55,11 +57,7 @@ class Geometry:
         """Patient coordinates of the grid's corner voxels, (2**axes, 3) in mm; None without an affine."""
         if self.affine is None:
             return None
-        ends = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape], indexing="ij")).reshape(len(self.shape), -1)
-        homogeneous = np.zeros((4, ends.shape[1]))
-        homogeneous[: len(self.shape)] = ends
-        homogeneous[3] = 1.0
-        corners: npt.NDArray[np.float64] = (self.affine @ homogeneous)[:3].T
+        corners: npt.NDArray[np.float64] = (self.affine @ _corner_indices(self.shape))[:3].T
         return corners
 
     def same_grid(self, other: Geometry) -> bool:
@@ -73,6 +71,16 @@ class Geometry:
         if mine is None or theirs is None:
             return mine is None and theirs is None
         return bool(np.abs(mine - theirs).max() <= CORNER_TOLERANCE_MM)
+
+
+@lru_cache(maxsize=256)
+def _corner_indices(shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Homogeneous indices of the corner voxels, (4, 2**axes). Not to be written to."""
+    corners = np.array([*product(*((0, size - 1) for size in shape))], dtype=np.float64)
+    homogeneous = np.zeros((4, len(corners)))
+    homogeneous[: len(shape)] = corners.T
+    homogeneous[3] = 1.0
+    return homogeneous
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,6 +24,7 @@ _CALL_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 180, 600, 1800, 3600)
 _SNAPSHOT_SECONDS = (0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _WAIT_SECONDS = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900)
 _STOP_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+_LAG_SECONDS = (0.01, 0.05, 0.25)
 _RPC_SECONDS = (0.005, 0.05, 0.5, 5, 60, 3600)
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _RPC = ("grpc_type", "grpc_service", "grpc_method")
@@ -58,7 +59,7 @@ class Metrics:
         # Explanations.
         self.explanations = LabelSets(
             self._counter("voxplain_explanations", "Methods that ended, by outcome.", "method", "model", "outcome"),
-            most=65,
+            most=60,
             kept=("outcome",),
         )
         self.calls = LabelSets(self._counter("voxplain_calls", "Admitted calls that ended.", "outcome"), most=4)
@@ -124,7 +125,16 @@ class Metrics:
             self._counter("voxplain_admission_rejections", "Calls that found no slot or no memory.", "reason"), most=4
         )
 
+        self.refusal_seconds = self._histogram(
+            "voxplain_refusal_seconds",
+            "Time until a call that is to come again was told so, from its reaching the service.",
+            _LAG_SECONDS,
+        )
+
         # The server.
+        self.loop_lag = self._histogram(
+            "voxplain_event_loop_lag_seconds", "How late the front's event loop was, ten times a second.", _LAG_SECONDS
+        )
         self.serving = self._gauge("voxplain_serving", "1 where health answers SERVING, else 0.")
         self.faults = self._counter(
             "voxplain_internal_faults", "Unforeseen exceptions, in the front or that ended a method or a call in a worker."

@@ -109,6 +109,10 @@ class Watch:
         """A limit of all calls together was reached."""
         self._metrics.rejections.labels(reason).inc()
 
+    def turned_away(self, seconds: float) -> None:
+        """A call that is to come again has been told so."""
+        self._metrics.refusal_seconds.observe(seconds)
+
     def admitted_bytes(self, total: int) -> None:
         """Bytes reserved by all calls changed to this."""
         self._metrics.admitted.set(total)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 from voxplain.errors import LimitExceeded, ServerUnavailable
 
@@ -87,6 +88,17 @@ class Admission:
         if not self._open:
             raise ServerUnavailable("SHUTTING_DOWN", "this server is stopping; ask another", retry_after_s=RETRY_SECONDS)
 
+    def check_room(self) -> None:
+        """Refuse a call for which there is no slot, whatever it would ask: nothing of it needs to be read for that.
+
+        Raises:
+            ServerUnavailable: SHUTTING_DOWN.
+            LimitExceeded: QUEUE_FULL.
+        """
+        self.check_open()
+        if self._calls >= self._max_calls:
+            self._refuse(self._full())
+
     @contextmanager
     def admit(self, size: int) -> Iterator[Ticket]:
         """Hold `size` bytes and a slot for the time of a call.
@@ -98,8 +110,7 @@ class Admission:
         self.check_open()
         refusal = self._refusal(size)
         if refusal is not None:
-            self._observer.admission_refused(refusal.reason)
-            raise refusal
+            self._refuse(refusal)
         ticket = Ticket(size, self.ahead, self._give_back)
         self._change(size, 1)
         self._ledger.acquire("slots")
@@ -119,12 +130,19 @@ class Admission:
         if size > self._max_bytes:
             return LimitExceeded("CALL_TOO_LARGE", "this call alone needs more memory than the server may reserve; send less")
         if self._calls >= self._max_calls:
-            return LimitExceeded("QUEUE_FULL", "too many calls wait already; try again", retry_after_s=RETRY_SECONDS)
+            return self._full()
         if self._reserved_bytes + size > self._max_bytes:
             return LimitExceeded(
                 "MEMORY_EXHAUSTED", "other calls hold the memory that this one needs; try again", retry_after_s=RETRY_SECONDS
             )
         return None
+
+    def _full(self) -> LimitExceeded:
+        return LimitExceeded("QUEUE_FULL", "too many calls wait already; try again", retry_after_s=RETRY_SECONDS)
+
+    def _refuse(self, refusal: LimitExceeded) -> NoReturn:
+        self._observer.admission_refused(refusal.reason)
+        raise refusal
 
     def _change(self, size: int, calls: int) -> None:
         self._reserved_bytes += size

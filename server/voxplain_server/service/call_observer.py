@@ -53,6 +53,9 @@ class CallObserver(Protocol):
     def admission_refused(self, reason: str) -> None:
         """A limit of all calls together was reached."""
 
+    def turned_away(self, seconds: float) -> None:
+        """A call that is to come again has been told so, so long after it reached the service."""
+
     def admitted_bytes(self, total: int) -> None:
         """Bytes reserved by all calls changed to this."""
 

@@ -24,6 +24,7 @@ from voxplain_server.service.send import Outlet
 from voxplain_server.service.spans import RECEIVE, NoSpans, Tracer
 from voxplain_server.service.stage_tracking import StageTracking
 from voxplain_server.service.status import abort_with, conceal
+from voxplain_server.service.turns import Turns
 from voxplain_server.settings import Limits
 from voxplain_server.workers.catalog import Catalog
 from voxplain_server.workers.job import Job, JobEvent, MapReady, Runner
@@ -63,6 +64,7 @@ class Explanations:
         self._observer = observer
         self._tracer: Tracer = tracer or NoSpans()
         self._ledger = ledger or Ledger()
+        self._turns = Turns()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a server registers. Messages stay bytes: protobuf would copy every chunk twice more."""
@@ -75,45 +77,52 @@ class Explanations:
 
     async def explain(self, _: object, context: Context) -> None:
         """Serve one call; every fault leaves as a status with typed details, and nothing stays reserved."""
-        explanation_id = secrets.token_hex(8)
+        began, explanation_id = time.monotonic(), secrets.token_hex(8)
+        call: _Call | None = None
         self._ledger.acquire("handlers")
         try:
-            await self._serve(context, explanation_id)
+            with ExitStack() as held:
+                call = await self._let_in(context, explanation_id, held)
+                await call.run()
         except Exception as fault:
             error = conceal(fault, self._observer, explanation_id=explanation_id)
         else:
             return
         finally:
             self._ledger.release("handlers")
-        await abort_with(context, error)
+        try:
+            await abort_with(context, error)
+        finally:
+            if call is None and error.retry_after_s is not None:
+                self._observer.turned_away(time.monotonic() - began)
 
-    async def _serve(self, context: Context, explanation_id: str) -> None:
+    async def _let_in(self, context: Context, explanation_id: str, held: ExitStack) -> _Call:
         known_model = ""
-        with ExitStack() as held:
-            try:
-                self._admission.check_open()
-                spec = await read_spec(context, self._limits)
-                arrived_ns = time.time_ns()
-                checked = check_spec(spec, self._catalog, self._limits)
-                known_model = checked.entry.model.name
-                check_deadline(checked.spec, checked.expected, checked.evaluations, seconds_left=context.time_remaining())
-                ticket = held.enter_context(self._admission.admit(checked.reserved_bytes))
-            except VoxplainError as refusal:
-                self._observer.call_refused(model=known_model, reason=refusal.reason, code=refusal.code.name)
-                raise
-            call = _Call(
-                context=context,
-                checked=checked,
-                ticket=ticket,
-                explanation_id=explanation_id,
-                arrived_ns=arrived_ns,
-                runner=self._runner,
-                limits=self._limits,
-                observer=self._observer,
-                tracer=self._tracer,
-                ledger=self._ledger,
-            )
-            await call.run()
+        try:
+            # Before anything of it is read: many come again and again while the queue is full.
+            self._admission.check_room()
+            spec = await read_spec(context, self._limits)
+            arrived_ns = time.time_ns()
+            checked = check_spec(spec, self._catalog, self._limits)
+            known_model = checked.entry.model.name
+            check_deadline(checked.spec, checked.expected, checked.evaluations, seconds_left=context.time_remaining())
+            ticket = held.enter_context(self._admission.admit(checked.reserved_bytes))
+        except VoxplainError as refusal:
+            self._observer.call_refused(model=known_model, reason=refusal.reason, code=refusal.code.name)
+            raise
+        return _Call(
+            context=context,
+            checked=checked,
+            ticket=ticket,
+            explanation_id=explanation_id,
+            arrived_ns=arrived_ns,
+            runner=self._runner,
+            limits=self._limits,
+            observer=self._observer,
+            tracer=self._tracer,
+            ledger=self._ledger,
+            turns=self._turns,
+        )
 
 
 class _Call:
@@ -132,6 +141,7 @@ class _Call:
         observer: CallObserver,
         tracer: Tracer,
         ledger: Ledger,
+        turns: Turns,
     ) -> None:
         self._ledger = ledger
         self._context = context
@@ -143,7 +153,7 @@ class _Call:
         self._observer = observer
         self._places = lay_out(checked.spec.tensors)
         self._outlet = Outlet(context, stall_seconds=limits.send_stall_seconds, observer=observer, freshen=self._freshen)
-        self._upload = Upload(context, self._places, limits=limits, observer=observer, ledger=ledger)
+        self._upload = Upload(context, self._places, limits=limits, observer=observer, ledger=ledger, turns=turns)
         self._finished: set[str] = set()
         self._drained = False
         self._methods = {method.key: _method_name(method.WhichOneof("method")) for method in checked.spec.methods}

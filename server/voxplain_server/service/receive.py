@@ -13,6 +13,7 @@ from voxplain.v1 import explain_pb2, tensor_pb2
 
 from voxplain_server.service.call_observer import CallObserver
 from voxplain_server.service.message_bound import check_message
+from voxplain_server.service.turns import Turns
 from voxplain_server.settings import Limits
 from voxplain_server.workers.job import TensorPlace
 from voxplain_server.workers.ledger import Ledger
@@ -65,17 +66,26 @@ class Upload:
         limits: chunks and speed.
         observer: told of bytes.
         ledger: where the memory is booked.
+        turns: shared with all other uploads; None: turns of its own.
 
     Attributes:
         memory: descriptor of the memfd; `close` gives it back.
     """
 
     def __init__(
-        self, context: Context, places: Sequence[TensorPlace], *, limits: Limits, observer: CallObserver, ledger: Ledger
+        self,
+        context: Context,
+        places: Sequence[TensorPlace],
+        *,
+        limits: Limits,
+        observer: CallObserver,
+        ledger: Ledger,
+        turns: Turns | None = None,
     ) -> None:
         self._context = context
         self._limits = limits
         self._observer = observer
+        self._turns = turns or Turns()
         self._starts = {place.header.id: place.offset for place in places}
         self.memory = create_memory(max(place.offset + place.size for place in places))
         self._given_back = ledger.lend("case_files")
@@ -126,6 +136,7 @@ class Upload:
                     chunks += 1
                     if chunks > self._limits.max_chunks:
                         raise LimitExceeded("TOO_MANY_CHUNKS", "send larger chunks, up to 1 MiB each", field="chunk")
+                    await self._turns.take()
                     self._assembler.add(chunk)
                     received += len(chunk.data)
                     self._observer.bytes_moved(received=len(chunk.data))

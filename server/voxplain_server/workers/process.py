@@ -32,9 +32,9 @@ _MAX_STDERR_LINES = 1000
 
 
 def worker_environment(threads: int, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a worker: ours without the server's own variables (which may hold secrets), with the allocator and
-    thread settings that must be there before the process starts."""
-    kept = {name: value for name, value in inherited.items() if not name.startswith("VOXPLAIN_")}
+    """The environment of a worker: ours without the server's own variables and OpenTelemetry's (which may hold secrets), with
+    the allocator and thread settings that must be there before the process starts."""
+    kept = {name: value for name, value in inherited.items() if not name.startswith(("VOXPLAIN_", "OTEL_"))}
     counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), str(threads))
     return kept | _ALLOCATOR | _THREADS_WAIT | counts | {"PYTHONUNBUFFERED": "1"}
 

@@ -44,6 +44,8 @@ NAMES = [
     "voxplain_received_bytes_total",
     "voxplain_sent_bytes_total",
     "voxplain_admitted_bytes",
+    "voxplain_refusal_seconds",
+    "voxplain_event_loop_lag_seconds",
     "voxplain_admission_rejections_total",
     "voxplain_cancel_to_stop_seconds",
     "voxplain_worker_restarts_total",
@@ -95,6 +97,7 @@ def storm(metrics: Metrics) -> None:
             )
         watch.call_refused(model="", reason=f"REASON_{number}", code="NOT_FOUND")
         watch.admission_refused(f"REASON_{number}")
+        watch.turned_away(0.01)
         pool.restarts(f"reason-{number}")
         pool.saved(reason=f"reason-{number}", count=1)
         for method in methods:

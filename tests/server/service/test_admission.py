@@ -89,3 +89,18 @@ def test_the_ledger_never_exceeds_its_bounds_and_always_returns_to_zero(steps: l
     for ticket in inside:
         ticket.__exit__(None, None, None)
     assert (admission.reserved_bytes, admission.calls) == (0, 0)
+
+
+def test_a_call_without_a_slot_is_refused_before_anything_of_it_is_known() -> None:
+    admission, metrics = ledger(workers=1, queue_length=1)
+    admission.check_room()
+    with admission.admit(1), admission.admit(1):
+        with pytest.raises(LimitExceeded) as refused:
+            admission.check_room()
+        assert (refused.value.reason, refused.value.retry_after_s) == ("QUEUE_FULL", 5.0)
+        labels = {"reason": "QUEUE_FULL"}
+        assert metrics.registry.get_sample_value("voxplain_admission_rejections_total", labels) == 1
+    admission.check_room()
+    admission.close()
+    with pytest.raises(ServerUnavailable):
+        admission.check_room()

@@ -317,6 +317,10 @@ async def test_a_call_that_finds_no_slot_is_told_when_to_try_again() -> None:
         assert refused.retry_s == 5.0
         labels = {"reason": "QUEUE_FULL"}
         assert front.metrics.registry.get_sample_value("voxplain_admission_rejections_total", labels) == 1
+        async with asyncio.timeout(10):
+            # Counted when the status is out, of which the client may know first.
+            while front.metrics.registry.get_sample_value("voxplain_refusal_seconds_count") != 1:
+                await asyncio.sleep(0.01)
         call.cancel()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from voxplain_server.workers.checking import BundleChecker
 from voxplain_server.workers.pool_settings import PoolSettings
 
 from tests import bundles
+from tests.stress.mutants import mutant
 
 MUTANTS = 100
 Spoil = Callable[[onnx.ModelProto, Path], None]
@@ -166,40 +166,21 @@ def test_a_named_pipe_in_the_place_of_a_file_stops_nobody(tmp_path: Path, name: 
     assert refused.value.reason in ("METADATA_MISSING", "ONNX_MISSING")
 
 
-def mutant(whole: bytes, draws: random.Random) -> bytes:
-    """The file with a few bytes, bits or stretches changed."""
-    content = bytearray(whole)
-    for _ in range(draws.choice((1, 1, 2, 4, 16))):
-        at = draws.randrange(len(content))
-        kind = draws.randrange(5)
-        if kind == 0:
-            content[at] = draws.randrange(256)
-        elif kind == 1:
-            content[at] ^= 1 << draws.randrange(8)
-        elif kind == 2:
-            del content[at : at + draws.randrange(1, 64)]
-        elif kind == 3:
-            content[at:at] = draws.randbytes(draws.randrange(1, 16))
-        else:
-            length = draws.randrange(1, 64)
-            content[at : at + length] = content[(source := draws.randrange(len(content))) : source + length]
-        if not content:
-            return b""
-    return bytes(content)
-
-
 async def test_a_hundred_mutants_are_judged_and_what_checks_them_lives_on(tmp_path: Path) -> None:
     """Most are refused when they are read; those that are not go on to both engines, in the process that may die of them."""
     bundle = bundles.two_dimensional(tmp_path)
     place = BundlePlace(bundle.name, bundle.version, bundle.folder)
     path = bundle.folder / "model.onnx"
     whole = path.read_bytes()
-    draws = random.Random(20261123)
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(1 << 16))
+    (bundle.folder / "link").symlink_to(secret)
+    (bundle.folder / "linked").symlink_to(tmp_path)
     refused, judged = 0, []
     checker = BundleChecker(PoolSettings(engine="onnxruntime", check_seconds=60))
     try:
-        for _ in range(MUTANTS):
-            path.write_bytes(mutant(whole, draws))
+        for number in range(MUTANTS):
+            path.write_bytes(mutant(whole, number, seed=20261124, secret=secret))
             try:
                 load_model(place)
             except ModelRefused as error:
