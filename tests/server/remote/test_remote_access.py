@@ -11,13 +11,16 @@ import pytest
 import trustme
 from voxplain.errors import UnsupportedByModel, VoxplainError
 from voxplain_server.engines.remote_engine import RemoteEngine
+from voxplain_server.engines.retry_budget import RetryBudget
 from voxplain_server.models.bundle_place import BundlePlace
 from voxplain_server.models.case import Case
 from voxplain_server.models.model_refused import ModelRefused
 from voxplain_server.models.remote_access import NO_REMOTE, RemoteAccess, RemoteAccessRefused
 from voxplain_server.models.remote_loading import load_remote_model
 from voxplain_server.settings import SettingsRefused, read_settings
+from voxplain_server.workers.engine_probe import probe_windows
 from voxplain_server.workers.probe_cases import probe_cases
+from voxplain_server.workers.probe_timing import any_score
 
 from tests import bundles
 from tests.bundles import TinyBundle
@@ -136,3 +139,28 @@ def test_settings_name_what_is_wrong(tmp_path: Path) -> None:
     assert settings.remote.endpoints == ("grpcs://a:1", "grpc://[::1]:2")
     with pytest.raises(RemoteAccessRefused):
         RemoteAccess(endpoints=("grpc://unix:/tmp/socket",)).check()
+
+
+def test_a_batch_that_the_remote_fixes_is_filled(tmp_path: Path) -> None:
+    fixed, free = (bundles.early_fusion_classes(tmp_path / str(batch), batch=batch) for batch in (3, None))
+    servers = [InferenceServer(each.folder / "model.onnx") for each in (fixed, free)]
+    answers, scores = [], []
+    for number, (local, server) in enumerate(zip((fixed, free), servers, strict=True)):
+        with serving(server) as endpoint:
+            engine, case = opened(local, tmp_path / f"far-{number}", endpoint)
+            answers.append(engine.answer(case))
+            score, windows = any_score(case.model, answers[-1]), probe_windows(case, edge=3, count=8)
+            scores.append(engine.scores(case, score, windows, batch_size=2, cancelled=lambda: False))
+            engine.forget()
+    assert set(servers[0].batches) == {3}
+    assert set(servers[1].batches) == {1, 2}
+    np.testing.assert_allclose(answers[0], answers[1], rtol=1e-5)
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-5)
+
+
+def test_a_retry_budget_is_a_floor_and_a_share() -> None:
+    budget = RetryBudget(share=0.5, floor=2)
+    assert [budget.take() for _ in range(3)] == [True, True, False]
+    for _ in range(4):
+        budget.note_request()
+    assert [budget.take() for _ in range(3)] == [True, True, False]
