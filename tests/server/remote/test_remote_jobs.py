@@ -9,6 +9,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 from voxplain.errors import ServerUnavailable
@@ -244,3 +245,25 @@ def test_a_cancelled_job_stops_asking(tmp_path: Path) -> None:
 
         before, after = asyncio.run(leave())
     assert after == before
+
+
+def test_feature_permutation_takes_the_background_cases_that_lie_in_the_bundle(tmp_path: Path) -> None:
+    local = bundles.early_fusion_classes(tmp_path)
+    cases = [{name: f"{name}.nii.gz" for name in local.modalities}]
+    metadata = json.loads((local.folder / "metadata.json").read_text())
+    metadata.setdefault("voxplain", {})["background_cases"] = {"declaration": "synthetic", "cases": cases}
+    (local.folder / "metadata.json").write_text(json.dumps(metadata))
+    with serving(InferenceServer(local.folder / "model.onnx")) as endpoint:
+        far = remote_bundle(local, tmp_path, endpoint)
+        for bundle in (local, far):
+            for name, volume in local.volumes(seed=5).items():
+                image = nibabel.Nifti1Image(volume, local.affine)  # type: ignore[no-untyped-call]
+                nibabel.save(image, bundle.folder / f"{name}.nii.gz")
+        catalog = checked(tmp_path, endpoint)
+
+        async def both() -> tuple[Answer, Answer]:
+            asked = [method("feature-permutation")]
+            async with pool_at(catalog, endpoint) as pool:
+                return await explained(pool, far, catalog, asked), await explained(pool, local, catalog, asked)
+
+        check_maps(*asyncio.run(both()))
