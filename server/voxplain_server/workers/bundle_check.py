@@ -69,7 +69,7 @@ def check_bundle(
         if names_remote(place):
             model = load_remote_model(place, access=remote)
             open_background(model)
-            return check_remote_model(model, access=remote)
+            return check_remote_model(model, access=remote, threads=threads)
         loaded = load_model(place)
         open_background(loaded.model)
     except ModelRefused as refused:
@@ -122,7 +122,7 @@ def _measure(
         loaded, evaluator, answered.case, preferred=preferred, pass_seconds=seconds, threads=threads, device=device
     )
     gradient = _gradient_seconds(loaded, answered, threads=threads, device=device) if traits.has_twin else 0.0
-    return Measurement(seconds, gradient, slic_rate(), choice)
+    return Measurement(seconds, gradient, slic_rate(threads), choice)
 
 
 def _facts(model: Model, preferred: str, *, threads: int, device: Literal["cpu", "cuda"]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from voxplain_server.workers.probe_cases import PROBE_EDGES, probe_cases
 from voxplain_server.workers.slic_rate import slic_rate
 
 
-def check_remote_model(model: Model, *, access: RemoteAccess) -> worker_pb2.Checked:
+def check_remote_model(model: Model, *, access: RemoteAccess, threads: int) -> worker_pb2.Checked:
     """Ask the other server for its answers on random cases.
 
     Raises:
@@ -37,7 +37,7 @@ def check_remote_model(model: Model, *, access: RemoteAccess) -> worker_pb2.Chec
     traits = ModelTraits(
         evaluation_seconds=seconds,
         evaluation_voxels=sum(volume.size for volume in case.volumes),
-        slic_seconds_per_voxel=slic_rate(),
+        slic_seconds_per_voxel=slic_rate(threads),
         background_cases=len(model.background_cases),
         remote=True,
         engine_choice=EngineChoice(REMOTE, (REMOTE,), "another server holds the model", seconds),
