@@ -34,6 +34,13 @@ class AxisMap:
         """Whether every voxel lies on a voxel: nothing is interpolated."""
         return abs(self.step) == 1.0 and self.start == round(self.start)
 
+    @property
+    def cuts(self) -> bool:
+        """Whether voxels of the axis that is read are left out: more than half of one, which resampling may lose, at an end."""
+        ends = self.start, self.step * (self.size - 1) + self.start
+        reach = abs(self.step) / 2
+        return min(ends) - reach > 0.0 or max(ends) + reach < self.source_size - 1.0
+
     def inverse(self) -> AxisMap:
         """The way back."""
         return AxisMap(1.0 / self.step, -self.start / self.step, self.size, self.source_size)

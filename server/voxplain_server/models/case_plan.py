@@ -205,5 +205,6 @@ def _cautions(plans: Iterable[FitPlan]) -> list[str]:
         found += ["AFFINE_UNKNOWN"] if plan.source.affine is None else []
         found += ["OBLIQUE"] if plan.oblique else []
         found += [] if plan.exact else ["RESAMPLED"]
+        found += ["CROPPED"] if plan.cuts else []
         found += ["SPACING_DIFFERS"] if plan.off_spacing else []
     return found

@@ -51,6 +51,11 @@ class FitPlan:
         """Whether voxels are only moved, so that the way back loses nothing but what was cropped."""
         return all(axis_map.exact for axis_map in self.maps)
 
+    @property
+    def cuts(self) -> bool:
+        """Whether the model does not see some of the volume."""
+        return any(axis_map.cuts for axis_map in self.maps)
+
     def apply(
         self, array: npt.NDArray[np.generic], *, nearest: bool = False, dtype: npt.DTypeLike = np.float32
     ) -> npt.NDArray[Any]:

@@ -213,6 +213,21 @@ def test_what_is_not_checked_is_told() -> None:
     assert check_tensors(model_of([resampled]), [header()]) == ["RESAMPLED"]
 
 
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [((4, 5, 6), []), ((4, 5, 7), []), ((3, 5, 6), ["CROPPED"]), ((4, 5, 2), ["CROPPED"]), ((5, 4, 9), ["CROPPED"])],
+)
+def test_what_is_cropped_is_told(shape: tuple[int, ...], told: list[str]) -> None:
+    read = modality(shape=shape, fit=Fit(crop=True, pad=True))
+    assert check_tensors(model_of([read]), [header()]) == told
+
+
+def test_resampling_to_a_grid_that_misses_half_a_voxel_is_no_crop() -> None:
+    for scale in (0.7, 0.9, 1.1, 1.3, 1.9):
+        resampled = modality(spacing_mm=(1.0, 1.0, 1.0), fit=Fit(resample=True))
+        assert check_tensors(model_of([resampled]), [header(affine=_affine(scale=scale))]) == ["RESAMPLED"]
+
+
 @pytest.mark.parametrize(("scale", "told"), [(1.0, []), (1.009, []), (2.0, ["SPACING_DIFFERS"])])
 def test_a_volume_that_has_the_shape_and_not_the_spacing_is_told_where_it_is_only_resized(
     scale: float, told: list[str]
@@ -233,7 +248,7 @@ def test_volumes_of_several_shapes_without_affines_are_no_channels_of_one_grid()
     model = model_of([modality(**fit), modality(name="flair", channel=1, **fit)])
     tensors = [header(affine=()), header("flair", affine=(), shape=(5, 3, 4))]
     assert _refusal(model, tensors) == ("GRID_MISMATCH", "tensors[1].shape")
-    assert check_tensors(model, [header(affine=()), header("flair", affine=())]) == ["AFFINE_UNKNOWN"]
+    assert check_tensors(model, [header(affine=()), header("flair", affine=())]) == ["AFFINE_UNKNOWN", "CROPPED"]
 
 
 @pytest.mark.parametrize(("shape", "one"), [((4, 5, 6), True), ((5, 3, 4), False)])
