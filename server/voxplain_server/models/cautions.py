@@ -23,8 +23,8 @@ WORDS = {
     ),
     "RESAMPLED": "A volume was resampled to the model's grid: maps come back interpolated, and their sums are not kept.",
     "CROPPED": (
-        "A volume is larger than what the model reads, and was cropped evenly, which the bundle allows. The model never saw the "
-        "voxels outside: maps are zero there, and that does not mean that they have no effect."
+        "A volume is larger than what the model reads, and was cropped evenly, which the bundle allows. The model never saw "
+        "the voxels outside: maps are zero there, and that does not mean that they have no effect."
     ),
     "SPACING_DIFFERS": (
         "A volume was resized to the model's shape, which its bundle allows, and has another voxel size there than the model's "

@@ -112,7 +112,10 @@ def describe_loaded(
 
 def _check_options(graph: Graph, metadata: Metadata, names: tuple[str, ...]) -> None:
     if not all(graph.has_value(layer) for layer in metadata.options.cam_layers):
-        message = "voxplain.cam_layers names a value that the graph does not have. `voxplain-server check` lists those it has."
+        message = (
+            "voxplain.cam_layers names a value that the graph does not have. Leave it out, and `voxplain-server check` lists "
+            "those that Grad-CAM could read."
+        )
         raise ModelRefused("CAM_LAYER_UNKNOWN", message)
     if metadata.options.grouping_modality not in (None, *names):
         message = f"voxplain.grouping_modality is none of the model's modalities: {', '.join(names)}."

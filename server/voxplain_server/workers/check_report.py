@@ -28,6 +28,9 @@ def main(path: Path, remote: RemoteAccess = NO_REMOTE) -> int:
     Returns:
         1 where a bundle was refused or none was found, else 0.
     """
+    if not path.is_dir():
+        sys.stdout.write("There is no such folder.\n")
+        return 1
     # The report says it better than the log's lines between.
     logging.getLogger("voxplain_server").addHandler(logging.NullHandler())
     settings = PoolSettings(threads_per_worker=available_cpus(), check_memory_bytes=available_memory() // 2, remote=remote)
@@ -58,11 +61,11 @@ def _told(entry: CatalogEntry) -> Iterator[str]:
         yield f"    {_modality(modality)}"
     yield f"  Answers {_answer(entry)}."
     batches = "several perturbed cases at a time" if model.batched else "one perturbed case at a time: its batch axis is fixed"
-    yield f"  A whole pass takes {traits.evaluation_seconds:.3g} s on this host; {batches}."
+    yield f"  A whole pass takes {1000 * traits.evaluation_seconds:.3g} ms on this host; {batches}."
     yield f"  {_engine(entry)}"
     yield f"  {_twin(entry)}"
     if traits.default_cam_layers:
-        yield f"  Grad-CAM reads {', '.join(traits.default_cam_layers)}, of {len(traits.cam_layers)} layers that it could read."
+        yield f"  Grad-CAM reads {', '.join(traits.default_cam_layers)}; it could read {', '.join(traits.cam_layers)}."
     working = [each.method for each in told.methods if each.available]
     yield f"  Methods that work ({len(working)}): {', '.join(working)}."
     for each in told.methods:
@@ -137,5 +140,8 @@ def _refused(refusal: Refusal) -> Iterator[str]:
 
 
 def _sentence(words: str) -> str:
-    whole = words[:1].upper() + words[1:]
+    first = words.split(maxsplit=1)[0] if words.strip() else ""
+    # A key or a file's name is written as it is; a dot at its end only ends a sentence.
+    named = any(mark in first.rstrip(".:,") for mark in "._[")
+    whole = words if named else words[:1].upper() + words[1:]
     return whole if whole.endswith(".") else f"{whole}."

@@ -159,3 +159,21 @@ def _make_greedy(path: Path) -> None:
     model.graph.node.extend(nodes)
     assert model.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
     onnx.save(model, path)
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_report.main(tmp_path / "nowhere") == 1
+    assert capsys.readouterr().out == "There is no such folder.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("outputs[0].channel_def is not a list", "outputs[0].channel_def is not a list."),
+        ("metadata.json: not an object.", "metadata.json: not an object."),
+        ("the graph ends in two outputs", "The graph ends in two outputs."),
+        ("refused.", "Refused."),
+    ],
+)
+def test_a_key_or_a_file_keeps_its_letters_at_the_start_of_a_sentence(words: str, sentence: str) -> None:
+    assert check_report._sentence(words) == sentence
