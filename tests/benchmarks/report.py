@@ -116,13 +116,14 @@ operations as the file in the same order; only the backward pass, which decides 
 channels takes as long as one from 16 to 16 (290 against 310 ms), because a vector holds 16; ours gives the four neighbours in a
 plane the free places. A ReLU writing elsewhere takes 29 ms beside a convolution of 292, in place 6.
 
-**Where Occlusion spends its time** (noise fill, this host: two AMD cores, whose vectors of 512 bits take two steps). A window takes
-1.45 GFLOP on average in crops of four to eight windows. On one stream three quarters of the time are convolutions at 96 to 105
-GFLOP/s, nine tenths of what a core can do; cutting out and pasting boxes takes 13 %, ReLU and pooling 3 %, planning 3 %, the rest is
-Python between layers. Two streams together reach 140 to 150 GFLOP/s. Captum's passes with the tuned allocator run at 130
-GFLOP/s, so 31 times fewer operations cannot make more than 50 times the speed on such cores (noise fill; 37 is the bound), nor
-76 times with the zero fill, whose windows that change anything lie in the middle and are dearer, 1.7 GFLOP. Larger and smaller
-crops, other thresholds for joining shapes and packed weights were tried: within the scatter of the host.
+**Where Occlusion spends its time** (noise fill, this host: two AMD cores, whose vectors of 512 bits take two steps). A
+window takes 1.45 GFLOP on average in crops of four to eight windows. On one stream three quarters of the time are
+convolutions at 96 to 105 GFLOP/s, nine tenths of what a core can do; cutting out and pasting boxes takes 13 %, ReLU and
+pooling 3 %, planning 3 %, the rest is Python between layers. Two streams together reach 140 to 150 GFLOP/s. Captum's passes
+with the tuned allocator run at 130 GFLOP/s, so 31 times fewer operations cannot make more than 50 times the speed on such
+cores (noise fill; 37 is the bound), nor 76 times with the zero fill, whose windows that change anything lie in the middle
+and are dearer, 1.7 GFLOP. Larger and smaller crops, other thresholds for joining shapes and packed weights were tried:
+within the scatter of the host.
 """
 
 
