@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
+from voxplain.v1 import explain_pb2
 
 from voxplain_client.command.stage_text import describe_seconds, describe_stage, describe_turn
 from voxplain_client.events import Event, MethodResult, Prediction, Progress
-from voxplain_client.pictures.overview_text import outcome_in_words
+from voxplain_client.pictures.overview_text import FINISHED, outcome_in_words
 
 
 class LiveDisplay:
@@ -30,6 +31,7 @@ class LiveDisplay:
         self._stage: TaskID = self._bars.add_task("connecting", total=None, note="", evaluations=False)
         self._tasks = {key: self._bars.add_task(key, total=None, start=False, note="", evaluations=True) for key in methods}
         self._started: dict[str, float] = {}
+        self._ended: set[str] = set()
         self._bars.start()
 
     def show(self, event: Event) -> None:
@@ -54,21 +56,31 @@ class LiveDisplay:
 
     def _advance(self, progress: Progress) -> None:
         task = self._tasks.get(progress.method_key)
-        if task is None:
+        # The last Progress of a method may come after its end.
+        if task is None or progress.method_key in self._ended:
             return
         if progress.method_key not in self._started:
             self._started[progress.method_key] = time.monotonic()
             self._bars.start_task(task)
-        error = f"error {progress.standard_error:.2g}" if progress.HasField("standard_error") else ""
+        error = f"standard error {progress.standard_error:.2g}" if progress.HasField("standard_error") else ""
         self._bars.update(task, completed=progress.evaluations_done, total=progress.evaluations_total or None, note=error)
 
     def _end(self, result: MethodResult) -> None:
         task = self._tasks[result.method_key]
+        if result.outcome == explain_pb2.OUTCOME_DRAINED:
+            # Another call goes on with it.
+            self._ended.discard(result.method_key)
+        else:
+            self._ended.add(result.method_key)
         if result.method_key not in self._started:
             self._bars.start_task(task)
         seconds = result.compute_duration.ToNanoseconds() / 1e9
         note = f"{outcome_in_words(result.outcome)} in {describe_seconds(seconds)}"
-        self._bars.update(task, completed=result.evaluations_done, total=result.evaluations_planned or 1, note=note)
+        done, total = result.evaluations_done, result.evaluations_planned or 1
+        if result.outcome in FINISHED:
+            # Gradient passes and cached evaluations may count less than was planned; nothing is left to do.
+            total = done = done or total
+        self._bars.update(task, completed=done, total=total, note=note)
         self._bars.stop_task(task)
 
 
