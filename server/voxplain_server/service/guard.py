@@ -14,6 +14,7 @@ from voxplain_server.service.call_observer import CallObserver
 from voxplain_server.service.message_bound import check_message
 from voxplain_server.service.policy import Caller, Policy
 from voxplain_server.service.status import abort_with, conceal
+from voxplain_server.service.writing import write_to
 
 _SCHEME = "bearer "
 _NAMES = ("x509_subject_alternative_name", "x509_common_name")
@@ -83,7 +84,7 @@ class Guard(grpc.aio.ServerInterceptor):
             answer = handler.stream_stream(requests, context)
             if inspect.isasyncgen(answer):
                 async for response in answer:
-                    await context.write(response)
+                    await write_to(context, response)
             else:
                 await answer
         elif handler.unary_unary is not None:
@@ -98,7 +99,7 @@ class Guard(grpc.aio.ServerInterceptor):
         except VoxplainError as error:
             refusal = error
         else:
-            await context.write(handler.response_serializer(await handler.unary_unary(request, context)))
+            await write_to(context, handler.response_serializer(await handler.unary_unary(request, context)))
             return
         self._observer.call_refused(model="", reason=refusal.reason, code=refusal.code.name)
         await abort_with(context, refusal)

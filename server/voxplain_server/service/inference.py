@@ -23,6 +23,7 @@ from voxplain_server.service.infer_message import split_request
 from voxplain_server.service.infer_request import CheckedInference, check_request, typed_bytes
 from voxplain_server.service.message_bound import check_message
 from voxplain_server.service.status import abort_with, conceal
+from voxplain_server.service.writing import write_to
 from voxplain_server.settings import Limits
 from voxplain_server.workers.catalog import Catalog
 from voxplain_server.workers.inference import Inference, Predictor
@@ -215,7 +216,7 @@ class Inferences:
         self._observer.bytes_moved(sent=sum(tensor.size for tensor in inferred.outputs))
         try:
             async with asyncio.timeout(self._limits.send_stall_seconds):
-                await context.write(answer)
+                await write_to(context, answer)
         except TimeoutError:
             raise DeadlinePassed("CLIENT_TOO_SLOW", "the answer was left unread for too long") from None
         return len(answer)

@@ -11,6 +11,7 @@ from voxplain.v1 import explain_pb2
 
 from voxplain_server.service.call_observer import CallObserver
 from voxplain_server.service.receive import Context
+from voxplain_server.service.writing import write_to
 from voxplain_server.workers.job import MapReady
 from voxplain_server.workers.memory import map_memory
 
@@ -118,7 +119,7 @@ class Outlet:
             raise DeadlinePassed("CLIENT_TOO_SLOW", "read events as they come")
         try:
             async with asyncio.timeout(self._stall_seconds):
-                await self._context.write(message)
+                await write_to(self._context, message)
         except TimeoutError:
             self._closed = True
             raise DeadlinePassed("CLIENT_TOO_SLOW", "read events as they come") from None

@@ -8,6 +8,7 @@ from io import StringIO
 from itertools import pairwise
 from typing import Any, cast
 
+import grpc.aio
 import pytest
 from voxplain.v1 import explain_pb2
 from voxplain_server.observe.log import Log
@@ -78,3 +79,17 @@ def test_progress_is_never_more_than_a_second_apart(pause: float) -> None:
     assert times[-1] >= 1060.0
     assert max(later - earlier for earlier, later in pairwise(times)) <= 0.95
     assert {progress.bytes_total for _, progress in reader.told} == {7}
+
+
+class Departed:
+    """A client who has left: gRPC fails the write under way before it cancels the call."""
+
+    async def write(self, message: bytes) -> None:
+        raise grpc.aio.InternalError
+
+
+async def test_a_write_to_a_client_who_left_is_a_cancellation_and_no_fault() -> None:
+    outlet = outlet_of(cast("Reader", Departed()))
+    for _ in range(2):
+        with pytest.raises(asyncio.CancelledError):
+            await outlet.send(explain_pb2.ExplainResponse(prediction=explain_pb2.Prediction(score=1.0)))
