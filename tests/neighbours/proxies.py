@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +48,9 @@ def checks(scratch: Path) -> Iterator[Outcome]:
     certificate = _certificate(scratch)
     commands = {"envoy.yaml": [ENVIRONMENT.program("envoy"), "--log-level", "error", "--use-dynamic-base-id", "-c"]}
     nginx = shutil.which("nginx")
-    if nginx is not None:
+    if nginx is None:
+        sys.stdout.write("proxies: nginx is not installed, and left out\n")
+    else:
         settings = f"daemon off; pid {scratch}/nginx.pid; error_log {scratch}/nginx.log;"
         commands["nginx.conf"] = [nginx, "-g", settings, "-c"]
     with ExitStack() as held:

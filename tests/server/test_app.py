@@ -13,12 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import numpy as np
+import onnxruntime
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from voxplain import wire
+from voxplain.inference import open_inference_pb2, open_inference_pb2_grpc
 from voxplain.v1 import catalog_pb2, catalog_pb2_grpc, explain_pb2, method_pb2
 
 from tests.bundles import TinyBundle, early_fusion_classes
+from tests.oracle import settle_server
 from tests.server.service.front import EXPLAIN
 from tests.serving import RunningServer
 
@@ -86,6 +90,23 @@ def test_it_is_healthy_serves_a_call_and_counts_it(server: RunningServer, bundle
     assert "voxplain_build_info" in text
 
 
+def test_it_predicts_from_the_file_that_it_explains(server: RunningServer, bundle: TinyBundle) -> None:
+    session = onnxruntime.InferenceSession(str(bundle.folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    image = np.stack([np.stack(list(bundle.volumes(seed).values())) for seed in range(2)])
+    request = open_inference_pb2.ModelInferRequest(model_name=bundle.name, raw_input_contents=[image.tobytes()])
+    request.inputs.add(name="image", datatype="FP32", shape=image.shape)
+    with grpc.insecure_channel(server.address) as channel:
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+        assert stub.ServerReady(open_inference_pb2.ServerReadyRequest(), timeout=10).ready
+        answer = stub.ModelInfer(request, timeout=60)
+    (output,) = answer.outputs
+    ours = np.frombuffer(answer.raw_output_contents[0], "<f4").reshape(list(output.shape))
+    np.testing.assert_allclose(ours, session.run(None, {"image": image})[0], rtol=1e-5)
+    settle_server(server.metrics_url, server.pid)
+    with urllib.request.urlopen(server.metrics_url) as page:
+        assert f'voxplain_inferences_total{{model="{bundle.name}",outcome="completed"}} 1.0' in page.read().decode()
+
+
 def test_a_corrupt_model_is_listed_with_its_reason_and_the_others_load(server: RunningServer) -> None:
     with grpc.insecure_channel(server.address) as channel:
         answer = catalog_pb2_grpc.CatalogServiceStub(channel).ListModels(catalog_pb2.ListModelsRequest())
@@ -101,7 +122,7 @@ def test_it_describes_itself_where_told_to(server: RunningServer) -> None:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         (answer,) = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
     names = {each.name for each in answer.list_services_response.service}
-    assert {"voxplain.v1.ExplainService", "voxplain.v1.CatalogService"} <= names
+    assert {"voxplain.v1.ExplainService", "voxplain.v1.CatalogService", "inference.GRPCInferenceService"} <= names
 
 
 def test_its_log_is_json_lines_only(server: RunningServer) -> None:
