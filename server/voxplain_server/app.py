@@ -9,8 +9,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -20,6 +21,7 @@ import grpc.aio
 from voxplain_server.access import AccessRefused
 from voxplain_server.methods import all_methods
 from voxplain_server.observe.grpc_metrics import GrpcMetrics
+from voxplain_server.observe.inference_pool_watch import InferencePoolWatch
 from voxplain_server.observe.ledger_metrics import LedgerMetrics
 from voxplain_server.observe.log import Log, route_library_logs
 from voxplain_server.observe.metrics import Metrics
@@ -70,7 +72,7 @@ async def _serve(settings: Settings) -> int:
     log = Log()
     route_library_logs(log)
     asked = _listen_for_signals()
-    start_threads(settings.workers)
+    start_threads(settings.workers + settings.inference_workers)
     async with AsyncExitStack() as running:
         starting = asyncio.create_task(_start(settings, log, running))
         waiting = asyncio.create_task(asked.get())
@@ -85,7 +87,7 @@ async def _serve(settings: Settings) -> int:
         log.write("stopping")
         await parts.health.stopping()
         parts.admission.close()
-        await _until_first(parts.pool.drain(settings.limits.drain_seconds), asked)
+        await _until_first(parts.drain(settings.limits.drain_seconds), asked)
         await parts.server.stop(FAREWELL_SECONDS)
     log.write("stopped")
     return 0
@@ -94,11 +96,17 @@ async def _serve(settings: Settings) -> int:
 class _Parts:
     """What stopping needs to know of what was started."""
 
-    def __init__(self, *, health: HealthServer, admission: Admission, pool: WorkerPool, server: grpc.aio.Server) -> None:
+    def __init__(
+        self, *, health: HealthServer, admission: Admission, pools: Sequence[WorkerPool], server: grpc.aio.Server
+    ) -> None:
         self.health = health
         self.admission = admission
-        self.pool = pool
+        self.pools = pools
         self.server = server
+
+    async def drain(self, seconds: float) -> None:
+        """Let the calls that run end within so many seconds."""
+        await asyncio.gather(*(pool.drain(seconds) for pool in self.pools))
 
 
 async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Parts:
@@ -135,9 +143,16 @@ async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Part
     running.push_async_callback(pool.close)
     await pool.start()
 
+    predictor = pool
+    if settings.inference_workers:
+        own = replace(pool_settings, workers=settings.inference_workers, preload=False)
+        predictor = WorkerPool(settings=own, catalog=catalog, observer=InferencePoolWatch(metrics, log), ledger=ledger)
+        running.push_async_callback(predictor.close)
+        await predictor.start()
+
     admission = Admission(
         max_bytes=limits.max_in_flight_bytes,
-        workers=settings.workers,
+        workers=settings.workers + settings.inference_workers,
         queue_length=limits.queue_length,
         observer=watch,
         ledger=ledger,
@@ -149,7 +164,7 @@ async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Part
         CatalogAnswers(catalog=catalog, admission=admission, limits=limits, observer=watch),
         Inferences(
             catalog=catalog,
-            predictor=pool,
+            predictor=predictor,
             admission=admission,
             limits=limits,
             observer=watch,
@@ -189,7 +204,8 @@ async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Part
     sys.stdout.write(json.dumps(ready) + "\n")
     sys.stdout.flush()
     log.write("ready", models=len(catalog.entries), workers=settings.workers, port=port)
-    return _Parts(health=health, admission=admission, pool=pool, server=server)
+    pools = (pool,) if predictor is pool else (pool, predictor)
+    return _Parts(health=health, admission=admission, pools=pools, server=server)
 
 
 def _tell_models(log: Log, catalog: Catalog) -> None:

@@ -66,6 +66,7 @@ class Settings:
         host: address that all ports bind to.
         port, health_port, metrics_port: TCP ports, 0: any free one.
         workers: compute processes.
+        inference_workers: further ones that run inferences only; 0: inferences wait in line with explanations.
         threads_per_worker: compute threads of each.
         device: where they compute.
         engine: which engine evaluates perturbed cases.
@@ -85,6 +86,7 @@ class Settings:
     health_port: int = 50052
     metrics_port: int = 9464
     workers: int = 1
+    inference_workers: int = 0
     threads_per_worker: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
     engine: EnginePreference = "auto"
@@ -141,6 +143,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         health_port=given.health_port,
         metrics_port=given.metrics_port,
         workers=given.workers,
+        inference_workers=given.inference_workers,
         threads_per_worker=given.threads_per_worker or max(1, available_cpus() // max(1, given.workers)),
         device=given.device,
         engine=given.engine,
@@ -184,6 +187,8 @@ def _check(settings: Settings) -> None:
         raise SettingsRefused("--models must name a folder that exists")
     if settings.workers < 1:
         raise SettingsRefused("--workers must be at least 1")
+    if settings.inference_workers < 0:
+        raise SettingsRefused("--inference-workers must be 0 or more")
     if settings.threads_per_worker < 1:
         raise SettingsRefused("--threads-per-worker must be at least 1")
     if settings.device not in ("cpu", "cuda"):
@@ -230,6 +235,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("health_port", int, 50052, "port of grpc.health.v1; 0: any free one")
     add("metrics_port", int, 9464, "port of Prometheus metrics; 0: any free one")
     add("workers", int, 1, "compute processes")
+    add("inference_workers", int, 0, "further ones for ModelInfer alone; 0: it waits in line with explanations")
     add("threads_per_worker", int, None, "compute threads of each worker (default: the container's processors, divided)")
     add("device", str, "cpu", "where workers compute: cpu, or cuda for an NVIDIA GPU")
     add("engine", str, "auto", "what evaluates perturbed cases: onnxruntime, torch, incremental, or auto for the fastest")

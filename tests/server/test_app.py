@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from voxplain.inference import open_inference_pb2, open_inference_pb2_grpc
 from voxplain.v1 import catalog_pb2, catalog_pb2_grpc, explain_pb2, method_pb2
 
 from tests.bundles import TinyBundle, early_fusion_classes
-from tests.oracle import settle_server
+from tests.oracle import held_by, settle_server
 from tests.server.service.front import EXPLAIN
 from tests.serving import RunningServer
 
@@ -105,6 +106,42 @@ def test_it_predicts_from_the_file_that_it_explains(server: RunningServer, bundl
     settle_server(server.metrics_url, server.pid)
     with urllib.request.urlopen(server.metrics_url) as page:
         assert f'voxplain_inferences_total{{model="{bundle.name}",outcome="completed"}} 1.0' in page.read().decode()
+
+
+def test_workers_of_its_own_answer_predictions_while_the_only_other_one_explains(bundle: TinyBundle) -> None:
+    volumes = bundle.volumes()
+    image = np.stack([np.stack(list(volumes.values()))])
+    request = open_inference_pb2.ModelInferRequest(model_name=bundle.name, raw_input_contents=[image.tobytes()])
+    request.inputs.add(name="image", datatype="FP32", shape=image.shape)
+    spec = spec_for(bundle)
+    # Far longer than a prediction takes on any host; it is cancelled.
+    spec.methods[0].CopyFrom(method_pb2.Method(shapley_value_sampling=method_pb2.ShapleyValueSampling(permutations=2000)))
+    asked_at_last = threading.Event()
+
+    def requests() -> Iterator[bytes]:
+        yield explain_pb2.ExplainRequest(spec=spec).SerializeToString()
+        for name, voxels in volumes.items():
+            yield from wire.encode_chunks(name, wire.array_bytes(voxels))
+        asked_at_last.wait(60)
+
+    with (
+        RunningServer(bundle.models, ["--inference-workers", "1"]) as running,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        method: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(EXPLAIN)
+        explaining = method(requests(), timeout=120)
+        for answer in explaining:
+            event = explain_pb2.ExplainResponse.FromString(answer)
+            if event.progress.stage == explain_pb2.Progress.STAGE_COMPUTING:
+                break
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+        assert stub.ModelInfer(request, timeout=60).raw_output_contents
+        # The explanation holds its worker still: it was not waited for.
+        assert held_by(running.metrics_url)["jobs"] == 1
+        asked_at_last.set()
+        explaining.cancel()
+        settle_server(running.metrics_url, running.pid)
+    assert running.exit_status == 0
 
 
 def test_a_corrupt_model_is_listed_with_its_reason_and_the_others_load(server: RunningServer) -> None:

@@ -44,6 +44,8 @@ def test_loopback_needs_no_flag(tmp_path: Path, host: str) -> None:
     ("arguments", "named"),
     [
         (["--workers", "0"], "--workers"),
+        (["--inference-workers", "-1"], "--inference-workers"),
+        (["--max-inference-bytes", str(1 << 31)], "--max-inference-bytes"),
         (["--threads-per-worker", "-1"], "--threads-per-worker"),
         (["--device", "abacus"], "--device"),
         (["--engine", "steam"], "--engine"),
