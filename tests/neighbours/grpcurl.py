@@ -24,12 +24,8 @@ def checks(scratch: Path) -> Iterator[Outcome]:
     bundle = early_fusion_classes(scratch / "models")
     with RunningServer(bundle.models, ["--reflection"]) as server:
         yield _told("reflection lists every service", [server.address, "list"], SERVICES)
-        method = "voxplain.v1.ExplainService.Explain"
-        yield _told(
-            "reflection describes Explain",
-            [server.address, "describe", method],
-            ("rpc Explain ( stream .voxplain.v1.ExplainRequest )",),
-        )
+        explain = [server.address, "describe", "voxplain.v1.ExplainService"]
+        yield _told("reflection describes Explain", explain, ("rpc Explain ( stream .voxplain.v1.ExplainRequest )",))
         data = json.dumps({"name": bundle.name})
         for service in ("voxplain.v1.CatalogService/GetModel", "inference.GRPCInferenceService/ModelMetadata"):
             yield _told(f"{service} answers", ["-d", data, server.address, service], (f'"name": "{bundle.name}"',))

@@ -129,7 +129,7 @@ def test_workers_of_its_own_answer_predictions_while_the_only_other_one_explains
         grpc.insecure_channel(running.address) as channel,
     ):
         method: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(EXPLAIN)
-        explaining = method(requests(), timeout=120)
+        explaining = method(requests())
         for answer in explaining:
             event = explain_pb2.ExplainResponse.FromString(answer)
             if event.progress.stage == explain_pb2.Progress.STAGE_COMPUTING:

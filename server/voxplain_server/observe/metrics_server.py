@@ -62,8 +62,9 @@ class _Server(WSGIServer):
         self.address_family = family
         self._lock = Lock()
         self._open: dict[socket.socket, float] = {}
-        super().__init__((str(address[0]), port), _Handler)
+        # Before the base's own beginning, which closes the server again where the port is taken.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="voxplain-metrics")
+        super().__init__((str(address[0]), port), _Handler)
         together = Barrier(THREADS)
         for begun in [self._threads.submit(together.wait) for _ in range(THREADS)]:
             begun.result()
