@@ -47,7 +47,7 @@ def test_connections_start_no_threads_and_those_beyond_the_bound_are_hung_up_on(
             assert each.recv(1) == b""
         assert threading.active_count() <= before  # Threads of earlier tests may end meanwhile.
     assert "voxplain_serving" in until_scraped(server, 10)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_who_says_nothing_is_cut_off_and_the_next_scrape_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
