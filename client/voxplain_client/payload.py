@@ -17,6 +17,12 @@ VolumeLike = Volume | npt.NDArray[Any]
 """A volume, or bare voxels whose place in the patient is not known."""
 
 
+_WANTED = (
+    "a volume is a numpy array, or Volume(Geometry(shape=..., affine=...), voxels) of voxplain.volume; of a NIfTI file, .volume"
+)
+_AFFINE_WANTED = "an affine is a 4x4 numpy array of numbers, from voxel indices to mm, RAS+: numpy.array(...) makes one"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Payload:
     """A declared tensor and its voxels.
@@ -49,16 +55,18 @@ def make_payload(header: tensor_pb2.Tensor, volume: VolumeLike, *, field: str) -
         field: names the argument in errors, for example `volumes[t1]`.
 
     Raises:
-        InvalidTensor: DTYPE_UNSUPPORTED, RANK_INVALID, LABELS_NOT_INTEGERS, NOT_FINITE (of a mask) or AFFINE_INVALID.
+        InvalidTensor: NOT_AN_ARRAY, DTYPE_UNSUPPORTED, RANK_INVALID, LABELS_NOT_INTEGERS, AFFINE_INVALID; of a mask NOT_FINITE.
     """
+    if not isinstance(volume, Volume | np.ndarray):
+        raise InvalidTensor("NOT_AN_ARRAY", _WANTED, field=field)
     voxels = volume.voxels if isinstance(volume, Volume) else volume
     affine = volume.geometry.affine if isinstance(volume, Volume) else None
     if voxels.dtype.kind not in "fiub":
         raise InvalidTensor("DTYPE_UNSUPPORTED", "voxels must be real numbers", field=field)
     if voxels.ndim not in (2, 3):
         raise InvalidTensor("RANK_INVALID", "voxels have 2 or 3 axes; take one volume of a series", field=field)
-    if affine is not None and affine.shape != (4, 4):
-        raise InvalidTensor("AFFINE_INVALID", "an affine is a 4x4 matrix from voxel indices to mm, RAS+", field=field)
+    if affine is not None and not _is_affine(affine):
+        raise InvalidTensor("AFFINE_INVALID", _AFFINE_WANTED, field=field)
     converted = _CONVERSIONS.get(header.role, _as_intensities)(voxels, field)
     filled = tensor_pb2.Tensor()
     filled.CopyFrom(header)
@@ -67,6 +75,10 @@ def make_payload(header: tensor_pb2.Tensor, volume: VolumeLike, *, field: str) -
     if affine is not None:
         filled.affine.extend(np.asarray(affine, dtype=np.float64).reshape(-1).tolist())
     return Payload(header=filled, voxels=converted)
+
+
+def _is_affine(affine: object) -> bool:
+    return isinstance(affine, np.ndarray) and affine.shape == (4, 4) and affine.dtype.kind in "fiu"
 
 
 def _as_intensities(voxels: npt.NDArray[Any], field: str) -> npt.NDArray[Any]:

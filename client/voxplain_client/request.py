@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Required, TypedDict
 
 from google.protobuf.duration_pb2 import Duration
-from voxplain.errors import InvalidSpec
+from voxplain.errors import InvalidSpec, InvalidTensor
 from voxplain.v1 import explain_pb2, method_pb2, tensor_pb2
 from voxplain.wire import encode_chunks
 
@@ -164,6 +164,9 @@ def _by_modality(
     *,
     case_index: int = 0,
 ) -> Iterator[Payload]:
+    if not isinstance(volumes, Mapping):
+        told = 'give one volume for each modality by its name: {"t1": ..., "flair": ...}'
+        raise InvalidTensor("NOT_BY_MODALITY", told, field=prefix)
     # Numbered, because a modality's name may hold characters that an id may not.
     for number, (modality, volume) in enumerate(volumes.items()):
         header = tensor_pb2.Tensor(id=f"{prefix}-{number}", role=role, modality=modality, case_index=case_index)

@@ -22,19 +22,25 @@ STOP_SECONDS = 30.0
 
 
 @contextmanager
-def running_server(models: Path) -> Iterator[str]:
+def running_server(models: Path, *, log: Path) -> Iterator[str]:
     """Start `voxplain-server` on free ports and yield its address; stop it as Kubernetes would.
 
+    Args:
+        models: its model folder.
+        log: file that takes what it says on standard error.
+
     Raises:
-        RuntimeError: the server ended before it was ready; its own message is on standard error.
+        RuntimeError: the server ended before it was ready; its own message is in `log`.
     """
     command = [sys.executable, "-m", "voxplain_server", "--models", str(models)]
     command += ["--port", "0", "--health-port", "0", "--metrics-port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as said:
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True)
     try:
         line = server.stdout.readline() if server.stdout else ""
         if not line:
-            raise RuntimeError("the server ended before it was ready; see its message above")
+            raise RuntimeError("the server ended before it was ready; see its message in server.log")
         yield f"127.0.0.1:{json.loads(line)['port']}"
     finally:
         server.send_signal(signal.SIGTERM)
@@ -54,13 +60,13 @@ def main() -> int:
     chosen = arguments.parse_args()
     case = HERE / "cases" / chosen.case
     start = time.monotonic()
-    with running_server(HERE / "models") as address:
+    with running_server(HERE / "models", log=chosen.out / "server.log") as address:
         explain = ["explain", "--server", address, "--model", "glioma-demo"]
         for name in MODALITIES:
             explain += ["--volume", f"{name}={case / name}.nii.gz"]
         for method in chosen.method or ["all"]:
             explain += ["--method", method]
-        explain += ["--outline", str(case / "tumour_t1c.nii.gz"), "--out", str(chosen.out)]
+        explain += ["--outline", str(case / "tumour_t1c.nii.gz"), "--out", str(chosen.out), "--overwrite"]
         sys.stdout.write(f"$ voxplain {shlex.join(explain)}\n\n")
         sys.stdout.flush()
         code = subprocess.run([sys.executable, "-m", "voxplain_client", *explain], check=False).returncode

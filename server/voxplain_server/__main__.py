@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from voxplain_server.settings import SettingsRefused, read_remote, read_settings
@@ -18,6 +19,9 @@ def main() -> int:
     arguments = sys.argv[1:]
     if arguments[:1] == ["check"]:
         return _check(arguments[1:])
+    if arguments == ["--version"]:
+        sys.stdout.write(f"voxplain-server {version('voxplain')}\n")
+        return 0
     if arguments == ["health"]:
         from voxplain_server.service.health import is_serving
 

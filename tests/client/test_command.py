@@ -70,7 +70,7 @@ def test_a_complete_result_replaces_a_partial_one_without_a_trace(server: Contra
     server.outcomes["lime"] = explain_pb2.OUTCOME_BUDGET_SPENT
     explain(server, tmp_path / "out", *case, "--method", "lime")
     server.outcomes.clear()
-    explain(server, tmp_path / "out", *case, "--method", "lime")
+    explain(server, tmp_path / "out", *case, "--method", "lime", "--overwrite")
     assert not (tmp_path / "out" / "lime" / "PARTIAL.txt").exists()
     assert read_map(tmp_path / "out" / "lime" / "t1.nii.gz").header.get_intent()[2] == ""
 
@@ -125,6 +125,7 @@ def test_every_option_reaches_the_spec(server: ContractServer, tmp_path: Path) -
         (["--method", "gradient", "--volume", "x.nii"], "--volume: write MODALITY=FILE"),
         (["--method", "gradient", "--baseline", "t1=x.nii"], "--baseline: the model reads t1, t1c; missing: t1c"),
         (["--method", "gradient", "--slice", "middle"], "--slice: write an index"),
+        (["--method", "gradient", "--slice", "900"], "--slice: the slices are 0 to "),
         (["--method", "gradient", "--labels", "nowhere.nii"], "--labels: the file cannot be read"),
         ([], "--method: is required"),
     ],
@@ -165,7 +166,7 @@ def test_a_refusal_names_the_file_and_leaves_earlier_results(tmp_path: Path, cap
             "voxplain: --set occlusion.window: too large (WINDOW_TOO_LARGE)",
         ):
             capsys.readouterr()
-            assert explain(server, tmp_path / "out", *case, "--method", "occlusion") == 2
+            assert explain(server, tmp_path / "out", *case, "--method", "occlusion", "--overwrite") == 2
             assert capsys.readouterr().err.strip().splitlines()[-1] == line
     assert (tmp_path / "out" / "record.json").exists()
     assert not (tmp_path / "out" / "INCOMPLETE.txt").exists()
@@ -224,3 +225,63 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr("voxplain_client.command.models.open_client", lambda options: (_ for _ in ()).throw(error))
     assert main(["models"]) == 2
     assert "pip install 'voxplain[imaging]'" in capsys.readouterr().err
+
+
+def files_of(folder: Path) -> set[str]:
+    """Names of all files."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_that_holds_an_explanation_is_refused_and_stays_as_it_is(
+    server: ContractServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, case = tmp_path / "out", write_case(tmp_path)
+    assert explain(server, out, *case, "--method", "gradient") == 0
+    before = {name: (out / name).read_bytes() for name in files_of(out)}
+    capsys.readouterr()
+    assert explain(server, out, *case, "--method", "lime") == 2
+    assert "--out: the folder holds an explanation" in capsys.readouterr().err
+    assert {name: (out / name).read_bytes() for name in files_of(out)} == before
+    assert len(server.specs) == 1
+
+
+def test_overwriting_removes_the_maps_of_the_run_before_and_nothing_of_others(server: ContractServer, tmp_path: Path) -> None:
+    out, case = tmp_path / "out", write_case(tmp_path)
+    assert explain(server, out, *case, "--method", "gradient", "--method", "occlusion") == 0
+    (out / "mine").mkdir()
+    for name in ("mine/t1.nii.gz", "occlusion/note.txt"):
+        (out / name).write_text("mine")
+    assert explain(server, out, *case, "--method", "lime", "--overwrite") == 0
+    assert files_of(out) == {
+        *("mine/t1.nii.gz", "occlusion/note.txt", "lime/t1.nii.gz", "lime/t1c.nii.gz"),
+        *("record.json", "modality-importance.json", "overview.png"),
+    }
+    assert not (out / "gradient").exists()
+
+
+def test_errors_of_the_contract_are_said_in_the_words_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from grpc import StatusCode
+
+    from tests.client.contract_server import status_of
+
+    gone = "no such model; ListModels tells which there are"
+    refusals = [
+        status_of(StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", gone, fields=("model",)),
+        status_of(StatusCode.FAILED_PRECONDITION, "SCALE_UNAVAILABLE", "Take the raw output.", fields=("target.scale",)),
+    ]
+    with ContractServer(breaks=[Break(after=0, status=status) for status in refusals]) as server:
+        for line in (
+            "voxplain: --model: no such model; `voxplain models` tells which there are (MODEL_NOT_FOUND)",
+            "voxplain: --scale: Take the raw output (SCALE_UNAVAILABLE)",
+        ):
+            assert explain(server, tmp_path / "out", *write_case(tmp_path), "--method", "lime") == 2
+            assert capsys.readouterr().err.strip().splitlines()[-1] == line
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out.startswith("voxplain 0.")

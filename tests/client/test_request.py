@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -152,3 +152,18 @@ def test_a_target_of_nothing_is_left_to_the_server() -> None:
 
 def test_durations_are_kept_to_the_nanosecond() -> None:
     assert seconds(2.25, field="f").ToNanoseconds() == 2_250_000_000
+
+
+def test_a_list_is_refused_as_a_volume_and_as_an_affine_with_what_to_send() -> None:
+    voxels = np.zeros((2, 2, 2), np.float32)
+    for volume in ([[[0.0]]], ((0.0,),)):
+        with pytest.raises(InvalidTensor, match=r"volume\[t1\]: .*Volume\(Geometry.*\(NOT_AN_ARRAY\)"):
+            build_request({"model": "m", "volumes": {"t1": cast(Any, volume)}, "methods": ["gradient"]})
+        with pytest.raises(InvalidTensor, match=r"numpy.asarray.*\(NOT_AN_ARRAY\)"):
+            Volume(Geometry(shape=(1, 1, 1)), cast(Any, volume))
+    for affine in (np.eye(4).tolist(), tuple(range(16)), np.eye(3)):
+        placed = Volume(Geometry(shape=(2, 2, 2), affine=cast(Any, affine)), voxels)
+        with pytest.raises(InvalidTensor, match=r"4x4 numpy array.*\(AFFINE_INVALID\)"):
+            build_request({"model": "m", "volumes": {"t1": placed}, "methods": ["gradient"]})
+    with pytest.raises(InvalidTensor, match=r"one volume for each modality.*\(NOT_BY_MODALITY\)"):
+        build_request({"model": "m", "volumes": cast(Any, [voxels]), "methods": ["gradient"]})

@@ -62,6 +62,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--slice", metavar="N|MMmm", help="slice of the overview: an index, or a position such as 12mm")
     add("--convention", choices=("radiological", "neurological"), default="radiological", help="left and right in the overview")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
+    add("--overwrite", action="store_true", help="replace the explanation that DIR holds: its maps are removed")
 
 
 def check_options(options: argparse.Namespace) -> None:
@@ -101,7 +102,7 @@ def _count(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Explain. Returns the exit code: 0 done, 1 a method failed or a replay differs."""
+    """Explain. Returns the exit code: 0 done, 1 a method failed or a replay differs, 3 the server was lost."""
     # Imports here, because other sub-commands and the help need no imaging packages.
     from voxplain_client.command.explain_run import ExplainRun
 

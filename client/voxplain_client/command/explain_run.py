@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
-from voxplain.errors import Cancelled, VoxplainError
+from voxplain.errors import Cancelled, ServerUnavailable, VoxplainError
 from voxplain.v1 import catalog_pb2, explain_pb2
 
 from voxplain_client.client import Client
@@ -20,8 +20,10 @@ from voxplain_client.command.method_choice import choose_methods
 from voxplain_client.command.output_folder import OVERVIEW, OutputFolder
 from voxplain_client.command.replay import apply_record, check_inputs, check_model, compare_maps, name_differences, read_record
 from voxplain_client.command.target_argument import read_target
+from voxplain_client.command.usage_fault import UsageFault
 from voxplain_client.command.volume_arguments import read_background, read_case_file, read_labels, read_volumes, volumes_of
-from voxplain_client.events import Accepted, MapReceived, MethodResult, Prediction, Record
+from voxplain_client.connection import server_address
+from voxplain_client.events import Accepted, MapReceived, MethodResult, Prediction, Record, Resuming
 from voxplain_client.imaging.nifti import Nifti
 from voxplain_client.method_names import method_key, method_name
 from voxplain_client.pictures.overview import draw_overview
@@ -34,9 +36,12 @@ from voxplain_client.pictures.overview_text import (
     write_notes,
     write_warning,
 )
+from voxplain_client.pictures.slice_view import view_slices
 from voxplain_client.request import ExplainOptions, Request, build_request, seconds
 
 INTERRUPTED = 130
+SERVER_LOST = 3
+_STOPPING = "SHUTTING_DOWN"
 
 
 class ExplainRun:
@@ -57,6 +62,8 @@ class ExplainRun:
         self._rows: list[OverviewRow] = []
         self._names: dict[str, str] = {}
         self._known = explain_pb2.ExplanationRecord()
+        self._stopping = False
+        self._lost = False
 
     def run(self) -> int:
         """Explain one case; the exit code."""
@@ -68,13 +75,18 @@ class ExplainRun:
             files = read_volumes(options.volume, model, option="--volume")
             outline = read_case_file(options.outline, model.modalities[0], option="--outline") if options.outline else None
             request = self._build(model, files)
-            folder = OutputFolder(options.out, files)
+            self._check_slice(files)
+            folder = OutputFolder(options.out, files, overwrite=options.overwrite)
+            folder.check()
             self._names = {method_key(method): method_name(method) for method in request.spec.methods}
             record = self._follow(client, request, folder)
         if record is None:
             if self._rows:
                 self._draw(folder, files, self._known, outline, interrupted=True)
-            return INTERRUPTED
+                missing = ", ".join(key for key in self._names if key not in {row.key for row in self._rows}) or "none"
+                self._out.print(Text(f"\nINTERRUPTED, without a record; had not ended: {missing}", style="red"), soft_wrap=True)
+                print_report(self._out, self._known, modalities=list(files))
+            return SERVER_LOST if self._lost else INTERRUPTED
         folder.finish(record)
         self._draw(folder, files, record, outline)
         print_report(self._out, record, modalities=list(files))
@@ -112,6 +124,15 @@ class ExplainRun:
         options["budget"] = self._budget()
         return build_request(options)
 
+    def _check_slice(self, files: dict[str, Nifti]) -> None:
+        # A map on the model's grid has slices of its own.
+        if not isinstance(self._slice, int) or self._options.grid == "model":
+            return
+        geometry = next(iter(files.values())).volume.geometry
+        axis = view_slices(geometry, convention=self._options.convention).slice_axis
+        if axis is not None and not 0 <= self._slice < geometry.shape[axis]:
+            raise UsageFault("--slice", f"the slices are 0 to {geometry.shape[axis] - 1}; a position ends in mm")
+
     def _budget(self) -> explain_pb2.Budget | None:
         given = self._options
         budget = explain_pb2.Budget(max_evaluations=given.max_evaluations, target_standard_error=given.target_error)
@@ -139,11 +160,17 @@ class ExplainRun:
                         self._end_method(event, folder)
                     elif isinstance(event, Record):
                         return event
+                    # Until it answers again: what comes after SHUTTING_DOWN are refused connections.
+                    stopping = isinstance(event, Resuming) and event.fault.reason == _STOPPING
+                    self._stopping = stopping or (self._stopping and isinstance(event, Resuming))
                     # After the files: what is shown as done is done.
                     display.show(event)
         except VoxplainError as error:
             if isinstance(error, Cancelled):
                 self._tell_interrupted()
+                return None
+            if isinstance(error, ServerUnavailable) and self._known.explanation_id:
+                self._tell_lost(error)
                 return None
             error.field = name_field(error.field, request)
             raise
@@ -164,6 +191,20 @@ class ExplainRun:
         kept = ", ".join(row.key for row in self._rows) or "none"
         self._err.print(Text(f"interrupted; the server stops computing. Methods whose maps are kept: {kept}"), soft_wrap=True)
 
+    def _tell_lost(self, error: VoxplainError) -> None:
+        self._lost = True
+        kept = ", ".join(row.key for row in self._rows if row.maps) or "none"
+        drained = any(result.outcome == explain_pb2.OUTCOME_DRAINED for result in self._known.results)
+        if self._stopping or drained or error.reason == _STOPPING:
+            what = "the server was shutting down and did not come back"
+        elif error.reason == "CONNECTION_LOST":
+            what = "the connection to the server was lost and could not be made again"
+        else:
+            what = error.message
+        where = server_address(self._options.server)
+        text = f"INTERRUPTED: {what} ({error.reason}, {where}). Methods whose maps are kept: {kept}"
+        self._err.print(Text(text), soft_wrap=True)
+
     def _end_method(self, result: explain_pb2.MethodResult, folder: OutputFolder) -> None:
         maps = folder.end_method(result)
         row = OverviewRow(
@@ -177,6 +218,9 @@ class ExplainRun:
             absence=f"{result.reason}: {result.description}" if result.outcome in WITHOUT_MAP else "",
         )
         # A method that was drained ends twice; the later end counts.
+        ended = [*(held for held in self._known.results if held.method_key != row.key), result]
+        del self._known.results[:]
+        self._known.results.extend(ended)
         self._rows = [*(kept for kept in self._rows if kept.key != row.key), row]
 
     def _draw(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from voxplain.errors import VoxplainError
 
@@ -17,13 +18,22 @@ INTERRUPTED = 130
 
 _IMAGING = ("nibabel", "matplotlib", "rich")
 
+# Fields and calls of the contract as the user of the command line knows them.
+_OPTIONS = {
+    **{name: f"--{name}" for name in ("model", "version", "target", "seed", "grid")},
+    **{"target.scale": "--scale", "target.class_ref": "--target", "target.region": "--mask"},
+    **{"snapshot_interval": "--snapshots", "budget.soft_deadline": "--deadline"},
+    **{"budget.max_evaluations": "--max-evaluations", "budget.target_standard_error": "--target-error"},
+}
+_COMMANDS = {"ListModels": "voxplain models", "GetModel": "voxplain describe NAME", "ListMethods": "voxplain methods"}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command.
 
     Returns:
-        The exit code: 0 done; 1 a method failed, or a replay gave other bytes; 2 refused, with one line that says why; 130
-        interrupted.
+        The exit code: 0 done; 1 a method failed, or a replay gave other bytes; 2 refused, with one line that says why; 3
+        the server was lost and what had ended is kept; 130 interrupted.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -45,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="voxplain", description="Explains what deep networks see in medical volumes.")
+    parser.add_argument("--version", action="version", version=f"voxplain {version('voxplain')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (explain, models, methods, describe):
         command.add_parser(commands)
@@ -54,7 +65,10 @@ def _parser() -> argparse.ArgumentParser:
 def _in_one_line(error: VoxplainError, options: argparse.Namespace) -> str:
     if isinstance(error, UsageFault):
         return f"{error.field}: {error.message}"
-    field = error.field
+    field = _OPTIONS.get(error.field, error.field)
+    message = " ".join(error.message.split()).rstrip(".")
+    for call, command in _COMMANDS.items():
+        message = message.replace(f"{call} tells", f"`{command}` tells")
     if error.reason == "ACCESS_INVALID":
         field = f"--{field.removeprefix('access.').replace('_', '-')}"
     where = f"{field}: " if field else ""
@@ -62,4 +76,4 @@ def _in_one_line(error: VoxplainError, options: argparse.Namespace) -> str:
     if reason == "CONNECTION_LOST":
         reason += f", {server_address(options.server)}"
     wait = f"; try again in {error.retry_after_s:.0f} s" if error.retry_after_s is not None else ""
-    return f"{where}{' '.join(error.message.split())}{wait} ({reason})"
+    return f"{where}{message}{wait} ({reason})"

@@ -77,7 +77,7 @@ def choose_methods(
 
 def reasons_in_words(availability: catalog_pb2.MethodAvailability) -> str:
     """Why a method does not work on a model, or what limits it."""
-    return "; ".join(f"{reason.code}: {reason.description}" for reason in availability.reasons)
+    return "; ".join(f"{reason.code}: {reason.description.rstrip('.')}" for reason in availability.reasons)
 
 
 def _place(availability: catalog_pb2.MethodAvailability) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from google.protobuf import json_format
 from voxplain.v1 import explain_pb2
 
+from voxplain_client.command.usage_fault import UsageFault
 from voxplain_client.events import MapReceived
 from voxplain_client.imaging.nifti import Nifti, read_nifti, write_nifti
 from voxplain_client.pictures.map_sketch import sketch_map
@@ -22,6 +24,7 @@ from voxplain_client.pictures.overview_text import is_partial, outcome_in_words
 RECORD, IMPORTANCE, OVERVIEW = "record.json", "modality-importance.json", "overview.png"
 INCOMPLETE, PARTIAL = "INCOMPLETE.txt", "PARTIAL.txt"
 
+_KEYS = "Methods: "
 _SUFFIXES = {
     explain_pb2.QUANTITY_ATTRIBUTION: "",
     explain_pb2.QUANTITY_STANDARD_ERROR: ".standard-error",
@@ -36,23 +39,41 @@ class OutputFolder:
     after one that was interrupted, INCOMPLETE.txt stands in the folder.
 
     Args:
-        path: made if it is not there. Results of an earlier explanation under the same names are removed by `begin`.
+        path: made if it is not there.
         volumes: the explained volumes by modality, in the model's order.
+        overwrite: whether an earlier explanation there may be replaced; `begin` then removes what is known to be of it.
     """
 
-    def __init__(self, path: Path, volumes: Mapping[str, Nifti]) -> None:
+    def __init__(self, path: Path, volumes: Mapping[str, Nifti], *, overwrite: bool = False) -> None:
         self.path = path
+        self._overwrite = overwrite
         self._volumes = volumes
         self._waiting: dict[str, list[MapReceived]] = {}
+
+    def check(self) -> None:
+        """Refuse a folder that holds an explanation: two would stand mixed in it.
+
+        Raises:
+            UsageFault: naming the remedy.
+        """
+        if not self._overwrite and any((self.path / name).exists() for name in (RECORD, INCOMPLETE)):
+            told = "the folder holds an explanation: choose another one, or give --overwrite to replace it"
+            raise UsageFault("--out", told)
 
     def begin(self, keys: Iterable[str]) -> None:
         """Make the folder and remove what an earlier explanation left, so that nothing old can pass for new."""
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / INCOMPLETE).write_text("This explanation is running, or was interrupted. There is no record of it.\n")
+        now = list(keys)
+        before = self._keys_before()
+        told = "This explanation is running, or was interrupted. There is no record of it."
+        (self.path / INCOMPLETE).write_text(f"{told}\n{_KEYS}{' '.join(now)}\n")
         for name in (RECORD, IMPORTANCE, OVERVIEW):
             (self.path / name).unlink(missing_ok=True)
-        for key in keys:
+        for key in {*now, *before}:
             self._clear(key)
+            folder = self._folder(key)
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
     def take_map(self, received: MapReceived) -> None:
         """Keep a final map until its method ends; write a snapshot at once."""
@@ -84,6 +105,16 @@ class OutputFolder:
         importance = {result.method_key: _importance(result) for result in record.results}
         (self.path / IMPORTANCE).write_text(json.dumps(importance, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         (self.path / INCOMPLETE).unlink(missing_ok=True)
+
+    def _keys_before(self) -> list[str]:
+        """The methods of the explanation that stands here, as far as it says so."""
+        keys: list[str] = []
+        with suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
+            keys += [held["method_key"] for held in json.loads((self.path / RECORD).read_text(encoding="utf-8"))["results"]]
+        with suppress(OSError, ValueError):
+            lines = (self.path / INCOMPLETE).read_text(encoding="utf-8").splitlines()
+            keys += [key for line in lines if line.startswith(_KEYS) for key in line.removeprefix(_KEYS).split()]
+        return keys
 
     def _folder(self, key: str) -> Path:
         # A key comes back from the server: it must not lead out of the folder.

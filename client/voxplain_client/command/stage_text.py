@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from voxplain.errors import CheckpointRefused
+
 from voxplain_client.events import Accepted, Event, Prediction, Progress, Resuming
 
 _STAGES = {
@@ -34,7 +36,10 @@ def describe_turn(event: Event) -> str:
         return f"the model answers; explained score {event.score:.4g} of {event.target_name or 'its output'}"
     if isinstance(event, Resuming):
         way = "going on from the last checkpoint" if event.from_checkpoint else "starting over"
-        what = "the connection was lost" if event.fault.reason == "CONNECTION_LOST" else event.fault.message
+        lost, refused = event.fault.reason == "CONNECTION_LOST", isinstance(event.fault, CheckpointRefused)
+        # "leave it out" is said to programs; the client has just done it.
+        told = event.fault.message.replace("; leave it out to start anew", "") if refused else event.fault.message
+        what = "the connection was lost" if lost else told
         return f"{what} ({event.fault.reason}); {way} in {describe_seconds(event.wait_s)}"
     return ""
 

@@ -47,6 +47,10 @@ class VoxplainError(Exception):
         self.field = field
         self.retry_after_s = retry_after_s
 
+    def __str__(self) -> str:
+        """Field, message and reason: all that whoever reads a traceback needs."""
+        return f"{self.field}: {self.message} ({self.reason})" if self.field else f"{self.message} ({self.reason})"
+
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("errors cross processes as protobuf messages, not as pickles")
 

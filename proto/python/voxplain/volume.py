@@ -96,5 +96,10 @@ class Volume:
     voxels: npt.NDArray[np.generic]
 
     def __post_init__(self) -> None:
-        if self.voxels.shape != self.geometry.shape:
+        if not isinstance(self.voxels, np.ndarray):
+            # Here, because most of those who read this file make no volumes and need no gRPC.
+            from voxplain.errors import InvalidTensor
+
+            raise InvalidTensor("NOT_AN_ARRAY", "voxels are a numpy array: numpy.asarray(...) makes one", field="voxels")
+        if self.voxels.shape != tuple(self.geometry.shape):
             raise ValueError("a volume's voxels must have the shape of its geometry")

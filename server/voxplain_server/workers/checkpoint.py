@@ -139,6 +139,7 @@ def _tag(body: bytes, binding: bytes, key: bytes) -> bytes:
 def _refusal() -> CheckpointRefused:
     return CheckpointRefused(
         "CHECKPOINT_INVALID",
-        "this server did not make the checkpoint for this request; leave it out to start anew",
+        "this server did not make the checkpoint for this request: another server key made it, or it is of another request or "
+        "damaged; leave it out to start anew (operators: give all servers one VOXPLAIN_CHECKPOINT_KEY)",
         field="checkpoint",
     )
