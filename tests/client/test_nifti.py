@@ -160,3 +160,13 @@ def test_a_damaged_header_is_refused_in_words(place: int, value: int, tmp_path: 
     with pytest.raises(InvalidTensor) as refused:
         read_nifti(tmp_path / "t1.nii", field="f")
     assert refused.value.reason == "FILE_UNREADABLE"
+
+
+def test_the_documented_reader_needs_a_path_alone(tmp_path: Path) -> None:
+    from voxplain_client.imaging import read_nifti as documented
+
+    nibabel.Nifti1Image(np.ones((2, 3, 4), np.float32), np.diag([2.0, 2.0, 2.0, 1.0])).to_filename(tmp_path / "t1.nii.gz")
+    volume = documented(str(tmp_path / "t1.nii.gz")).volume
+    assert volume.geometry.spacing_mm == (2.0, 2.0, 2.0)
+    with pytest.raises(InvalidTensor, match=r"^path: .*\(FILE_UNREADABLE\)$"):
+        documented(tmp_path / "absent.nii.gz")
