@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from voxplain.v1 import catalog_pb2
-from voxplain_client.command.method_choice import choose_methods
+from voxplain_client.command.method_choice import choose_methods, reasons_in_words
 from voxplain_client.command.usage_fault import UsageFault
 from voxplain_client.method_names import method_key, method_name
 
@@ -78,3 +78,10 @@ def test_a_wrong_method_is_refused_in_words(names: list[str], words: str, model:
 def test_a_method_that_the_model_cannot_do_is_left_to_the_server_to_refuse(model: catalog_pb2.Model) -> None:
     choice = choose_methods(["guided-backprop"], [], model)
     assert [method_name(method) for method in choice.methods] == ["guided-backprop"]
+
+
+def test_reasons_stand_side_by_side_without_double_punctuation() -> None:
+    availability = catalog_pb2.MethodAvailability(method="lime")
+    for code in ("A", "B"):
+        availability.reasons.add(code=code, description="Send some.")
+    assert reasons_in_words(availability) == "A: Send some; B: Send some"

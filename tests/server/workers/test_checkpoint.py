@@ -43,6 +43,7 @@ def test_a_changed_byte_is_refused(place: int) -> None:
     with pytest.raises(CheckpointRefused) as refused:
         unpack_checkpoint(bytes(changed), binding=BINDING, key=KEY, max_bytes=LIMIT)
     assert (refused.value.reason, refused.value.field) == ("CHECKPOINT_INVALID", "checkpoint")
+    assert "VOXPLAIN_CHECKPOINT_KEY" in refused.value.message
 
 
 @pytest.mark.parametrize(("binding", "key"), [(b"x" * 32, KEY), (BINDING, b"x" * 32)])
