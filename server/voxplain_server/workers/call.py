@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
 
 from voxplain.errors import CheckpointRefused, InternalFault, LimitExceeded
 from voxplain.v1 import explain_pb2
@@ -15,7 +14,8 @@ from voxplain_server.workers.checkpoint import Checkpoint
 from voxplain_server.workers.events import PoolObserver, tell_block
 from voxplain_server.workers.faults import error_of
 from voxplain_server.workers.job import Job, MapReady
-from voxplain_server.workers.leases import BLOCKS_AHEAD, Lease, Leases, Supply
+from voxplain_server.workers.lead_supply import LeadSupply
+from voxplain_server.workers.leases import BLOCKS_AHEAD, Lease, Leases
 from voxplain_server.workers.ledger import Ledger
 from voxplain_server.workers.mailbox import Heard, Joined, Lost, Mailbox
 from voxplain_server.workers.memory import close_all, create_memory
@@ -29,16 +29,6 @@ from voxplain_server.workers.record import digest_of, make_record
 from voxplain_server.workers.resume import cuts_of, inputs_of, restore
 from voxplain_server.workers.score_board import ScoreBoard
 from voxplain_server.workers.worker import Worker
-
-
-class LeadSupply(Supply, Protocol):
-    """As Supply, and finds a new lead."""
-
-    def replace_lead(self, call: Call) -> None:
-        """Find a new lead, before all who wait; it comes by `Call.join`."""
-
-    def lend(self) -> None:
-        """Lend idle workers to calls that want help; they come by `Call.join`."""
 
 
 class Call:
