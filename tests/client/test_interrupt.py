@@ -25,7 +25,10 @@ def test_ctrl_c_cancels_the_call_and_exits_130_with_finished_maps_kept(tmp_path:
             *("explain", "--server", server.address, "--model", "fake", *write_case(tmp_path)),
             *("--method", "gradient", "--method", "lime", "--out", str(tmp_path / "out")),
         ]
+        # A shell's background jobs, and what they start, ignore Ctrl-C: the tests may be one.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        signal.signal(signal.SIGINT, before)
         assert server.waiting.wait(30)
         # The line comes when the maps are written; nothing more comes until the cancel.
         assert process.stderr is not None
