@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from voxplain_client import Client, Prediction, Progress
 
 from tests.benchmarks import vgg_like
+from tests.benchmarks.bare_transport import BareTransport, seconds_to_store
 from tests.benchmarks.bounds import figure
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.process_tree import MIB, used_bytes, watched
@@ -57,15 +58,8 @@ def measure() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as scratch:
         models = Path(scratch)
         write_bundle(models)
-        with RunningServer(models) as server, Client(server.address) as client:
-            rates = []
-            for _ in range(RUNS):
-                # One upload at a time: the server is still giving back the memory of the last call when its answer is out.
-                time.sleep(PAUSE_SECONDS)
-                rates.append(payload / _seconds_to_receive(client, volumes) / 1e9)
-            yield figure(
-                "upload/136MiB", float(np.median(rates)), "GB/s", f"median of {RUNS}, {min(rates):.2f} to {max(rates):.2f}"
-            )
+        with RunningServer(models) as server, Client(server.address) as client, BareTransport() as bare:
+            yield from _rates(client, bare, volumes, payload)
             time.sleep(SETTLE_SECONDS)
             before = used_bytes(server.pid)
             with watched(server.pid, every_s=0.01) as peak:
@@ -79,6 +73,29 @@ def measure() -> Iterator[Figure]:
             time.sleep(1.0)
             left = (used_bytes(server.pid) - before) / MIB
             yield figure("upload/left_after_1s", left, "MiB", "over the memory before the call")
+
+
+def _rates(client: Client, bare: BareTransport, volumes: dict[str, np.ndarray], payload: int) -> Iterator[Figure]:
+    """Ours, and in turn with it the two parts that it cannot do without, so that all see the same moods of the machine."""
+    tensor = np.concatenate([volume.reshape(-1) for volume in volumes.values()])
+    rates, transport, storing = [], [], []
+    for _ in range(RUNS):
+        # One upload at a time: the server is still giving back the memory of the last call when its answer is out.
+        time.sleep(PAUSE_SECONDS)
+        rates.append(payload / _seconds_to_receive(client, volumes) / 1e9)
+        time.sleep(PAUSE_SECONDS)
+        transport.append(payload / bare.seconds(tensor) / 1e9)
+        storing.append(payload / seconds_to_store(tensor) / 1e9)
+    yield _median("upload/136MiB", rates, "")
+    yield _median("upload/transport_alone", transport, ": gRPC's Python on the same messages, neither checked nor stored")
+    yield _median("upload/storing_alone", storing, ": the same bytes into a fresh memory file")
+    both = [1.0 / (1.0 / one + 1.0 / other) for one, other in zip(transport, storing, strict=True)]
+    share = float(np.median(np.array(rates) / np.array(both)))
+    yield figure("upload/share_of_transport_then_storing", share, "x", "1: nothing but gRPC and the copy takes time")
+
+
+def _median(name: str, rates: list[float], told: str) -> Figure:
+    return figure(name, float(np.median(rates)), "GB/s", f"median of {RUNS}, {min(rates):.2f} to {max(rates):.2f}{told}")
 
 
 def _seconds_to_receive(client: Client, volumes: dict[str, np.ndarray], *, until_received: bool = False) -> float:
