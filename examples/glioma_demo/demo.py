@@ -35,20 +35,21 @@ def running_server(models: Path, *, log: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "voxplain_server", "--models", str(models)]
     command += ["--port", "0", "--health-port", "0", "--metrics-port", "0"]
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as said:
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True)
-    try:
-        line = server.stdout.readline() if server.stdout else ""
-        if not line:
-            raise RuntimeError("the server ended before it was ready; see its message in server.log")
-        yield f"127.0.0.1:{json.loads(line)['port']}"
-    finally:
-        server.send_signal(signal.SIGTERM)
+    with (
+        log.open("w", encoding="utf-8") as said,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as server,
+    ):
         try:
-            server.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+            line = server.stdout.readline() if server.stdout else ""
+            if not line:
+                raise RuntimeError("the server ended before it was ready; see its message in server.log")
+            yield f"127.0.0.1:{json.loads(line)['port']}"
+        finally:
+            server.send_signal(signal.SIGTERM)
+            try:
+                server.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                server.kill()
 
 
 def main() -> int:

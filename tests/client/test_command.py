@@ -126,6 +126,7 @@ def test_every_option_reaches_the_spec(server: ContractServer, tmp_path: Path) -
         (["--method", "gradient", "--baseline", "t1=x.nii"], "--baseline: the model reads t1, t1c; missing: t1c"),
         (["--method", "gradient", "--slice", "middle"], "--slice: write an index"),
         (["--method", "gradient", "--slice", "900"], "--slice: the slices are 0 to "),
+        (["--method", "gradient", "--slice", "900mm"], "--slice: the slices lie between "),
         (["--method", "gradient", "--labels", "nowhere.nii"], "--labels: the file cannot be read"),
         ([], "--method: is required"),
     ],

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.text import Text
 from voxplain.v1 import explain_pb2
 from voxplain.volume import Geometry, Volume
-from voxplain_client.pictures.colours import paint
+from voxplain_client.pictures.colours import HATCH_GREY, paint
 from voxplain_client.pictures.map_sketch import fullest_slice, sketch_map
 from voxplain_client.pictures.overview import draw_overview
 from voxplain_client.pictures.overview_row import OverviewMap, OverviewRow
@@ -206,6 +206,30 @@ def test_zero_and_what_was_not_evaluated_are_transparent_and_opacity_grows() -> 
     alpha = paint(np.array([0.0, np.nan, 0.1, -0.2, 1.0, 5.0]), 1.0, signed=True)[:, 3]
     assert alpha[0] == alpha[1] == 0.0
     assert 0 < alpha[2] < alpha[3] < alpha[4] == alpha[5]
+
+
+def test_voxels_that_no_evaluation_has_reached_are_hatched_and_the_legend_says_so(tmp_path: Path) -> None:
+    voxels = hot_spot((10, 7, 4))
+    voxels[:7] = np.nan
+    geometry = Geometry(SHAPE, GROWS_RIGHT)
+    row = OverviewRow(key="occlusion", is_signed=True, maps=(overview_map(voxels, geometry, "t1", "t1c"),))
+    header = write_header(record(), convention="radiological", unreached=True)
+    page = draw(tmp_path, [row], text=header)
+    assert "Hatched: no evaluation" in " ".join(texts(page)).replace("\n", " ")
+    panel = _panel(page, matplotlib.image.imread(tmp_path / "overview.png")[..., :3], number=2)
+    panel = panel[: round(0.4 * len(panel))]  # Above the letters, whose edges are grey too.
+    lines = np.abs(panel - HATCH_GREY).max(axis=-1) < 0.02
+    # The array grows towards the patient's right, which is on the left of the picture: its first voxels are on the right.
+    edge = round(panel.shape[1] * (1 - 7 / SHAPE[0]))
+    assert lines[:, edge + 2 :].mean() > 0.05
+    assert not lines[:, : edge - 2].any()
+    whole = write_header(record(), convention="radiological")
+    assert "Hatched" not in whole.legend
+
+
+def test_the_header_says_which_slice_is_shown() -> None:
+    assert "most attribution" in write_header(record(), convention="radiological").reading
+    assert "asked for" in write_header(record(), convention="radiological", slice_given=True).reading
 
 
 def test_signs_have_colours_that_colour_blind_readers_tell_apart() -> None:

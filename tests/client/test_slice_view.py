@@ -77,6 +77,13 @@ def test_the_position_is_told_in_millimetres() -> None:
     assert view.index_at(999.0) == 19
 
 
+def test_the_reach_goes_from_border_to_border_whichever_way_the_slices_run() -> None:
+    for step in (2.0, -2.0):
+        affine = np.diag([1.0, 1.0, step, 1.0])
+        assert view_slices(Geometry((6, 6, 10), affine)).reach_mm() == ((-1.0, 19.0) if step > 0 else (-19.0, 1.0))
+    assert view_slices(Geometry((6, 6, 10))).reach_mm() == (-np.inf, np.inf)
+
+
 def test_without_an_affine_no_side_is_claimed() -> None:
     view = view_slices(Geometry((8, 8, 20)))
     assert (view.left, view.right, view.top, view.bottom) == ("", "", "", "")

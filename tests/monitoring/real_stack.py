@@ -107,7 +107,7 @@ def test_workers_that_are_killed_again_and_again_fire_the_alert_of_a_crash_loop(
         return "VoxplainWorkersCrashLoop" in stack.notified
 
     until(kill_one_more, "the receiver has the alert", seconds=60)
-    # The rule says "more than 3", but increase() reckons to the edges of its window: the third loss can be enough, the second not.
+    # The rule says "more than 3", but increase() reckons to the edges of its window: the third loss can be enough.
     assert len(killed) >= 3
     (restarts,) = stack.query("sum(voxplain_worker_restarts_total)")
     assert float(restarts["value"][1]) >= 3

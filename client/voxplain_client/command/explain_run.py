@@ -30,6 +30,7 @@ from voxplain_client.pictures.overview import draw_overview
 from voxplain_client.pictures.overview_row import OverviewRow
 from voxplain_client.pictures.overview_text import (
     WITHOUT_MAP,
+    is_partial,
     mark_interrupted,
     write_captions,
     write_header,
@@ -126,12 +127,18 @@ class ExplainRun:
 
     def _check_slice(self, files: dict[str, Nifti]) -> None:
         # A map on the model's grid has slices of its own.
-        if not isinstance(self._slice, int) or self._options.grid == "model":
+        if self._slice is None or self._options.grid == "model":
             return
-        geometry = next(iter(files.values())).volume.geometry
-        axis = view_slices(geometry, convention=self._options.convention).slice_axis
-        if axis is not None and not 0 <= self._slice < geometry.shape[axis]:
-            raise UsageFault("--slice", f"the slices are 0 to {geometry.shape[axis] - 1}; a position ends in mm")
+        view = view_slices(next(iter(files.values())).volume.geometry, convention=self._options.convention)
+        if view.slice_axis is None:
+            return
+        if isinstance(self._slice, float):
+            low, high = view.reach_mm()
+            if not low <= self._slice <= high:
+                raise UsageFault("--slice", f"the slices lie between {low:.0f}mm and {high:.0f}mm")
+        elif not 0 <= self._slice < view.geometry.shape[view.slice_axis]:
+            last = view.geometry.shape[view.slice_axis] - 1
+            raise UsageFault("--slice", f"the slices are 0 to {last}; a position ends in mm")
 
     def _budget(self) -> explain_pb2.Budget | None:
         given = self._options
@@ -233,7 +240,13 @@ class ExplainRun:
         interrupted: bool = False,
     ) -> None:
         convention = self._options.convention
-        text = write_header(record, convention=convention, outlined=outline is not None)
+        text = write_header(
+            record,
+            convention=convention,
+            outlined=outline is not None,
+            slice_given=self._slice is not None,
+            unreached=any(is_partial(result) for result in self._known.results),
+        )
         if interrupted:
             text = mark_interrupted(text, finished=[row.key for row in self._rows], asked=list(self._names))
         draw_overview(

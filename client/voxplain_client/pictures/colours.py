@@ -13,6 +13,8 @@ FOR = ((0.90, 0.38, 0.00), (1.00, 0.78, 0.25))
 UNSIGNED = ((0.10, 0.50, 0.45), (0.98, 0.95, 0.35))
 """Each from the colour of weak values to that of strong ones."""
 
+HATCH_STEP = 4
+HATCH_GREY = 0.6
 FULL_ALPHA = 0.95
 BACKDROP = 0.7
 """How bright the image under a map is: white tissue at full brightness would wash the colours out."""
@@ -45,6 +47,25 @@ def blend(grey: npt.NDArray[np.float64], overlay: npt.NDArray[np.float64]) -> np
     alpha = overlay[..., 3:]
     blended: npt.NDArray[np.float64] = grey[..., None] * (1.0 - alpha) + overlay[..., :3] * alpha
     return blended
+
+
+def hatch(picture: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Draw diagonal lines over some pixels, so that they do not look like pixels of no effect.
+
+    Args:
+        picture: RGB from 0 to 1, (rows, columns, 3).
+        where: (rows, columns).
+
+    Returns:
+        The picture with every pixel cut into HATCH_STEP x HATCH_STEP.
+    """
+    fine = picture.repeat(HATCH_STEP, axis=0).repeat(HATCH_STEP, axis=1)
+    down, across = np.indices(fine.shape[:2], sparse=True)
+    # Some twenty lines across, at least two pixels apart: lines in every pixel would be a grey wash.
+    period = HATCH_STEP * max(2, max(picture.shape[:2]) // 20)
+    line = (down + across) % period < max(1, period // 8)
+    fine[line & where.repeat(HATCH_STEP, axis=0).repeat(HATCH_STEP, axis=1)] = HATCH_GREY
+    return fine
 
 
 def window(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

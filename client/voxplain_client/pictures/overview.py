@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from voxplain.volume import Volume
 
 from voxplain_client.pictures.backdrop import sample_slice
-from voxplain_client.pictures.colours import AGAINST, BACKDROP, FOR, blend, paint, window
+from voxplain_client.pictures.colours import AGAINST, BACKDROP, FOR, blend, hatch, paint, window
 from voxplain_client.pictures.map_sketch import fullest_slice
 from voxplain_client.pictures.overview_row import OverviewMap, OverviewRow
 from voxplain_client.pictures.overview_text import OverviewText
@@ -143,6 +143,7 @@ def _header_lines(text: OverviewText, *, width: float) -> list[tuple[str, float,
         ("Not for diagnostic use.", BODY + 3, {"weight": "bold", "color": RED}),
         (text.answer, BODY, {}),
         (text.legend, BODY, {}),
+        (text.reading, NOTE, {}),
         *((f"Caution. {caution}", BODY, {"color": RED}) for caution in text.cautions),
         (text.footer, NOTE, {"color": "#555555"}),
     ]
@@ -231,10 +232,14 @@ def _draw_map(page: Page, row: OverviewRow, column: Column, left: float, top: fl
     axes = page.panel(left, top, width=column.panel_width, height=column.panel_height)
     found = row.map_of(column.modality)
     grey = BACKDROP * window(sample_slice(column.image, column.view, column.index))
-    if found is not None and row.scale > 0:
-        picture = blend(grey, paint(_slice_of(found, column), row.scale, signed=row.is_signed))
-    else:
-        picture = np.repeat(grey[..., None], 3, axis=-1)
+    picture = np.repeat(grey[..., None], 3, axis=-1)
+    if found is not None:
+        values = _slice_of(found, column)
+        if row.scale > 0:
+            picture = blend(grey, paint(values, row.scale, signed=row.is_signed))
+        unreached = np.isnan(values)
+        if unreached.any():
+            picture = hatch(picture, unreached)
     _show(axes, picture, column, outline=outline, vertical=False)
     if row.warning:
         word = row.warning.partition(":")[0]
@@ -300,8 +305,10 @@ def _show(
     outline: Volume | None,
     vertical: bool,
 ) -> None:
-    axes.imshow(picture, aspect="auto", interpolation="nearest")
     view = column.view
+    rows, columns = view.geometry.shape[view.row_axis], view.geometry.shape[view.column_axis]
+    # A hatched picture has more pixels than voxels; the outline is drawn in voxels.
+    axes.imshow(picture, aspect="auto", interpolation="nearest", extent=(-0.5, columns - 0.5, rows - 0.5, -0.5))
     if outline is not None:
         region = sample_slice(outline, view, column.index) != 0
         if region.any() and not region.all():

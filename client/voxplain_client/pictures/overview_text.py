@@ -30,6 +30,7 @@ class OverviewText:
         title: model, version and target.
         answer: what the model answered and how sure it is.
         legend: what the colours and letters mean.
+        reading: what the numbers beside the panels mean, and which slice is shown.
         cautions: what limits the answer; empty where nothing does.
         footer: seed, record, versions.
     """
@@ -37,17 +38,27 @@ class OverviewText:
     title: str
     answer: str
     legend: str
+    reading: str
     cautions: tuple[str, ...]
     footer: str
 
 
-def write_header(record: explain_pb2.ExplanationRecord, *, convention: Convention, outlined: bool = False) -> OverviewText:
+def write_header(
+    record: explain_pb2.ExplanationRecord,
+    *,
+    convention: Convention,
+    outlined: bool = False,
+    slice_given: bool = False,
+    unreached: bool = False,
+) -> OverviewText:
     """The words of the header for one explanation.
 
     Args:
         record: of this explanation; of an interrupted one, as far as it is known.
         convention: how left and right are drawn.
         outlined: whether a region is outlined in the panels.
+        slice_given: whether somebody chose the slice.
+        unreached: whether a map has voxels that no evaluation has reached.
     """
     target = record.prediction.target_name or "the model's output"
     legend = (
@@ -57,12 +68,21 @@ def write_header(record: explain_pb2.ExplanationRecord, *, convention: Conventio
     )
     if outlined:
         legend += " White line: the region that was given."
+    if unreached:
+        legend += " Hatched: no evaluation has reached these voxels; nothing is known of them."
+    chosen = "the one asked for" if slice_given else "the one with most attribution, each method having one vote"
+    reading = (
+        f"Slice: {chosen}. Under each panel: the modality's share of the method's positive values (without signs: of all) "
+        "in the whole volume, whatever this slice shows. Colour bars end at the 99.9th percentile of a method's values; their "
+        "left half shows the colours on black, the right half on grey."
+    )
     codes = {caution.code: caution.description for caution in record.cautions if not caution.method_key}
     server = f" voxplain {record.voxplain_version}." if record.voxplain_version else ""
     return OverviewText(
         title=f"{record.model}, version {record.version}: what speaks for {target}",
         answer=write_answer(record.prediction),
         legend=legend,
+        reading=reading,
         cautions=tuple(f"{code}: {description}" for code, description in codes.items()),
         footer=f"Seed {record.seed}. Explanation {record.explanation_id}." + server,
     )

@@ -107,11 +107,22 @@ class SliceView:
         """The slice nearest to a position in mm along the plane's coordinate (x, y or z, RAS+)."""
         if self.slice_axis is None or self.geometry.affine is None:
             return 0
-        row = _ROW_OF[_codes(self.geometry)[self.slice_axis]]
-        centre = np.array([(edge - 1) / 2 for edge in self.geometry.shape] + [1.0])
-        centre[self.slice_axis] = 0
-        start, step = (self.geometry.affine @ centre)[row], self.geometry.affine[row, self.slice_axis]
+        start, step = self._start_and_step(self.slice_axis, self.geometry.affine)
         return int(np.clip(round((mm - start) / step), 0, self.geometry.shape[self.slice_axis] - 1))
+
+    def reach_mm(self) -> tuple[float, float]:
+        """Outer borders of the outermost slices along that coordinate; no borders where they are not known."""
+        if self.slice_axis is None or self.geometry.affine is None:
+            return -np.inf, np.inf
+        start, step = self._start_and_step(self.slice_axis, self.geometry.affine)
+        ends = start - step / 2, start + (self.geometry.shape[self.slice_axis] - 0.5) * step
+        return min(ends), max(ends)
+
+    def _start_and_step(self, slice_axis: int, affine: npt.NDArray[np.float64]) -> tuple[float, float]:
+        row = _ROW_OF[_codes(self.geometry)[slice_axis]]
+        centre = np.array([(edge - 1) / 2 for edge in self.geometry.shape] + [1.0])
+        centre[slice_axis] = 0
+        return float((affine @ centre)[row]), float(affine[row, slice_axis])
 
 
 def view_slices(geometry: Geometry, *, convention: Convention = "radiological") -> SliceView:

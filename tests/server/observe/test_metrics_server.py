@@ -22,6 +22,11 @@ def server() -> Iterator[MetricsServer]:
     made.stop()
 
 
+def metrics_threads() -> set[threading.Thread]:
+    """Those of all metrics servers that are alive in this process."""
+    return {each for each in threading.enumerate() if each.name.startswith("voxplain-metrics")}
+
+
 def scrape(server: MetricsServer) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10) as answer:
         text: str = answer.read().decode()
@@ -38,16 +43,19 @@ def until_scraped(server: MetricsServer, seconds: float) -> str:
             time.sleep(0.05)
 
 
-def test_connections_start_no_threads_and_those_beyond_the_bound_are_hung_up_on(server: MetricsServer) -> None:
-    before = threading.active_count()
+def test_connections_start_no_threads_and_those_beyond_the_bound_are_hung_up_on(request: pytest.FixtureRequest) -> None:
+    others = metrics_threads()
+    server: MetricsServer = request.getfixturevalue("server")
+    own = metrics_threads() - others
+    assert len(own) == THREADS + 1
     with ExitStack() as stack:
         opened = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(MAX_CONNECTIONS + 8)]
         for each in opened[MAX_CONNECTIONS:]:
             each.settimeout(10)
             assert each.recv(1) == b""
-        assert threading.active_count() <= before  # Threads of earlier tests may end meanwhile.
+        assert metrics_threads() - others == own
     assert "voxplain_serving" in until_scraped(server, 10)
-    assert threading.active_count() <= before
+    assert metrics_threads() - others == own
 
 
 def test_who_says_nothing_is_cut_off_and_the_next_scrape_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
