@@ -103,6 +103,12 @@ def good_spec() -> explain_pb2.ExplainSpec:
     )
 
 
+def only_method(spec: explain_pb2.ExplainSpec) -> method_pb2.Method:
+    """Replace the methods of a spec by one, still to be chosen."""
+    del spec.methods[:]
+    return spec.methods.add()
+
+
 def payload(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> dict[str, bytes]:
     """The bytes of one case by tensor id."""
     rng = np.random.default_rng(seed)
