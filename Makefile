@@ -20,6 +20,13 @@ $(READY): pyproject.toml constraints.txt hatch_build.py proto/generate.py $(CONT
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA),dev]'
 	touch $(READY)
 
+# What a user needs: the server, the command and its pictures, a third of what develops them.
+USABLE := $(VENV)/usable
+$(USABLE): pyproject.toml constraints.txt hatch_build.py proto/generate.py $(CONTRACT)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(MAKE) --silent --question $(READY) || $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA),imaging]'
+	touch $(USABLE)
+
 stubs: setup ## Make the Python stubs from proto/ anew
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python proto/generate.py
 
@@ -68,7 +75,7 @@ neighbours: setup ## Clients and servers of other projects (Triton's client, ...
 stress: setup ## Try to knock a server over, with goal beside figure; writes docs/reliability.md (an hour)
 	$(BIN)/python -m tests.stress
 
-demo: setup ## Start a server, explain one synthetic case by all methods, and look at it: demo-out/overview.png
+demo: $(USABLE) ## Start a server, explain one synthetic case by all methods, and look at it: demo-out/overview.png
 	$(BIN)/python -m examples.glioma_demo.demo --out demo-out
 
 include client/clients.mk
