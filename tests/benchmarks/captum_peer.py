@@ -138,7 +138,7 @@ def _shapley(subject: Subject, edge: int, net: Scored, inputs: Inputs) -> Result
         yield first
         yield from steps
 
-    method._perturbation_generator = watched  # type: ignore[method-assign]
+    method._perturbation_generator = watched
     seconds, _ = _timed(lambda: method.attribute(inputs, feature_mask=mask, n_samples=1))
     (walk,) = walks
     return {"fixed": walk, "each": (seconds - walk) / (1 + WALK_FEATURES)}

@@ -60,7 +60,7 @@ def hatch(picture: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -> npt
         The picture with every pixel cut into HATCH_STEP x HATCH_STEP.
     """
     fine = picture.repeat(HATCH_STEP, axis=0).repeat(HATCH_STEP, axis=1)
-    down, across = np.indices(fine.shape[:2], sparse=True)
+    down, across = np.ogrid[: fine.shape[0], : fine.shape[1]]
     # Some twenty lines across, at least two pixels apart: lines in every pixel would be a grey wash.
     period = HATCH_STEP * max(2, max(picture.shape[:2]) // 20)
     line = (down + across) % period < max(1, period // 8)
