@@ -49,21 +49,24 @@ def weigh_method(
 
 
 def weigh_all(out: Path, tumours: Mapping[Modality, NDArray[np.bool_]]) -> list[MethodMass]:
-    """Every method under `out` that wrote maps, by name."""
+    """Every method under `out` that wrote maps; first the one whose positive mass lies most on T1c's tumour."""
     folders = sorted(folder for folder in out.iterdir() if folder.is_dir())
     read = {folder.name: read_maps(folder) for folder in folders}
-    return [weigh_method(name, maps, tumours) for name, maps in read.items() if maps]
+    masses = [weigh_method(name, maps, tumours) for name, maps in read.items() if maps]
+    return sorted(masses, key=lambda mass: -np.nan_to_num(mass.positive.deciding))
 
 
 def tabulate(masses: list[MethodMass], *, even: Shares) -> Table:
     """One row per method; the last row is a map that is the same on every brain voxel, which knows nothing."""
-    title = "Where each map lies, in % of its positive (pos.) and absolute values (abs.)"
+    title = "Where each map lies, in % of its positive (pos.) and absolute values (abs.); most on T1c's tumour first"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("method", no_wrap=True)
     for sign in ("pos.", "abs."):
         for place in ("on T1c's\ntumour", "on other\ntumours", "else-\nwhere"):
             table.add_column(f"{sign}\n{place}", justify="right")
-    for mass in masses:
+    for number, mass in enumerate(masses):
+        if number and number % 5 == 0:
+            table.add_section()
         name = f"{mass.method} *" if mass.shared else mass.method
         table.add_row(name, *_percent(mass.positive), *_percent(mass.absolute))
     table.add_section()

@@ -213,7 +213,11 @@ def test_voxels_that_no_evaluation_has_reached_are_hatched_and_the_legend_says_s
     voxels[:7] = np.nan
     geometry = Geometry(SHAPE, GROWS_RIGHT)
     row = OverviewRow(key="occlusion", is_signed=True, maps=(overview_map(voxels, geometry, "t1", "t1c"),))
-    header = write_header(record(), convention="radiological", unreached=True)
+    assert row.unreached
+    assert not OverviewRow(
+        key="occlusion", is_signed=True, maps=(overview_map(hot_spot((10, 7, 4)), geometry, "t1", "t1c"),)
+    ).unreached
+    header = write_header(record(), convention="radiological", unreached=row.unreached)
     page = draw(tmp_path, [row], text=header)
     assert "Hatched: no evaluation" in " ".join(texts(page)).replace("\n", " ")
     panel = _panel(page, matplotlib.image.imread(tmp_path / "overview.png")[..., :3], number=2)

@@ -60,6 +60,15 @@ def test_a_shared_map_counts_t1cs_outline_first_and_then_the_rest_of_the_others(
     assert (mass.positive.deciding, mass.positive.other, mass.positive.outside) == pytest.approx((0.5, 0.3, 0.2))
 
 
+def test_the_method_that_points_at_the_deciding_tumour_most_comes_first(
+    tmp_path: Path, tumours: dict[Modality, NDArray[np.bool_]]
+) -> None:
+    for method, inside in (("gradient", 1.0), ("lime", 9.0), ("occlusion", 3.0)):
+        write_map(tmp_path / method, "t1c", {(0, 1, 1): inside, (1, 2, 2): 1.0})
+    write_map(tmp_path / "smooth-grad", "t1c", {(0, 0, 0): -1.0})
+    assert [mass.method for mass in weigh_all(tmp_path, tumours)] == ["lime", "occlusion", "gradient", "smooth-grad"]
+
+
 def test_a_map_without_positive_mass_has_no_shares_and_shows_dashes(
     tmp_path: Path, tumours: dict[Modality, NDArray[np.bool_]]
 ) -> None:

@@ -30,7 +30,6 @@ from voxplain_client.pictures.overview import draw_overview
 from voxplain_client.pictures.overview_row import OverviewRow
 from voxplain_client.pictures.overview_text import (
     WITHOUT_MAP,
-    is_partial,
     mark_interrupted,
     write_captions,
     write_header,
@@ -245,7 +244,7 @@ class ExplainRun:
             convention=convention,
             outlined=outline is not None,
             slice_given=self._slice is not None,
-            unreached=any(is_partial(result) for result in self._known.results),
+            unreached=any(row.unreached for row in self._rows),
         )
         if interrupted:
             text = mark_interrupted(text, finished=[row.key for row in self._rows], asked=list(self._names))

@@ -24,6 +24,7 @@ class MapSketch:
         scale: the SCALE_PERCENTILE of its absolute non-zero values; 0 for a map that is zero everywhere.
         largest: its largest absolute value.
         profiles: for each axis, the absolute values cut at `scale` and summed over each slice.
+        unreached: whether it has voxels that no evaluation has reached.
     """
 
     geometry: Geometry
@@ -31,6 +32,7 @@ class MapSketch:
     scale: float
     largest: float
     profiles: tuple[npt.NDArray[np.float64], ...]
+    unreached: bool
 
 
 def sketch_map(voxels: npt.NDArray[Any], geometry: Geometry, modalities: Sequence[str]) -> MapSketch:
@@ -42,7 +44,14 @@ def sketch_map(voxels: npt.NDArray[Any], geometry: Geometry, modalities: Sequenc
     axes = range(voxels.ndim)
     profiles = tuple(cut.sum(axis=tuple(other for other in axes if other != axis), dtype=np.float64) for axis in axes)
     largest = float(inside.max()) if inside.size else 0.0
-    return MapSketch(geometry=geometry, modalities=tuple(modalities), scale=scale, largest=largest, profiles=profiles)
+    return MapSketch(
+        geometry=geometry,
+        modalities=tuple(modalities),
+        scale=scale,
+        largest=largest,
+        profiles=profiles,
+        unreached=bool(np.isnan(voxels).any()),
+    )
 
 
 def fullest_slice(rows: Sequence[Sequence[MapSketch]], axis: int | None, *, length: int) -> int:

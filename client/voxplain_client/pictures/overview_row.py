@@ -58,6 +58,11 @@ class OverviewRow:
         """The largest absolute value of all its maps."""
         return max((one.sketch.largest for one in self.maps), default=0.0)
 
+    @property
+    def unreached(self) -> bool:
+        """Whether a map of it has voxels that no evaluation has reached."""
+        return any(one.sketch.unreached for one in self.maps)
+
     def map_of(self, modality: str) -> OverviewMap | None:
         """The map that serves a modality."""
         return next((one for one in self.maps if modality in one.sketch.modalities), None)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from voxplain_server.engines.layout import assemble, places
+from voxplain_server.engines.input_assembly import assemble, places
 from voxplain_server.engines.perturbation import Perturbation
 from voxplain_server.models.case import Case
 

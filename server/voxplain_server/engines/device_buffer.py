@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from voxplain_server.engines.layout import assemble_tensors, places
+from voxplain_server.engines.input_assembly import assemble_tensors, places
 from voxplain_server.engines.perturbation import Perturbation
 from voxplain_server.features.region import Region
 from voxplain_server.models.case import Case, Volumes

@@ -27,8 +27,8 @@ from voxplain_server.engines.incremental_plan import CostModel, IncrementalPlan,
 from voxplain_server.engines.incremental_run import Begun, IncrementalRun
 from voxplain_server.engines.incremental_tail import run_keeping
 from voxplain_server.engines.incremental_walks import Walk
+from voxplain_server.engines.input_assembly import assemble_tensors
 from voxplain_server.engines.input_change import InputLayout
-from voxplain_server.engines.layout import assemble_tensors
 from voxplain_server.engines.perturbation import Perturbation
 from voxplain_server.engines.torch_engine import placed_twin
 from voxplain_server.graph.locality import Locality, analyse_locality

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from voxplain_server.engines.layout import Place, places
+from voxplain_server.engines.input_assembly import Place, places
 from voxplain_server.features.region import Box, Region
 from voxplain_server.models.case import Volumes
 from voxplain_server.models.model import Model

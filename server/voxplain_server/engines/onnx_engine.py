@@ -14,7 +14,7 @@ from voxplain import errors
 from voxplain_server.engines.batch_buffer import BatchBuffer
 from voxplain_server.engines.batched_scores import ask, batched_scores
 from voxplain_server.engines.engine import Cancelled
-from voxplain_server.engines.layout import assemble
+from voxplain_server.engines.input_assembly import assemble
 from voxplain_server.engines.perturbation import Perturbation
 from voxplain_server.models.case import Case
 from voxplain_server.models.model import Model

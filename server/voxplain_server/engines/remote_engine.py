@@ -14,7 +14,7 @@ from voxplain.inference import open_inference_pb2, open_inference_pb2_grpc
 from voxplain_server.engines.batch_buffer import BatchBuffer
 from voxplain_server.engines.batched_scores import written_batches
 from voxplain_server.engines.engine import Cancelled
-from voxplain_server.engines.layout import assemble
+from voxplain_server.engines.input_assembly import assemble
 from voxplain_server.engines.perturbation import Perturbation
 from voxplain_server.engines.remote_calls import RemoteCalls
 from voxplain_server.engines.remote_tensor import read_output, write_request

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from voxplain_server.engines.layout import assemble_tensors
+from voxplain_server.engines.input_assembly import assemble_tensors
 from voxplain_server.engines.memory_format import channels_last
 from voxplain_server.models.model import Activation, Model, OutputKind
 from voxplain_server.models.score import Score

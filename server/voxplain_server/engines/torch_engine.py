@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 
 from voxplain_server.engines.gradient_pass import GradientPass
-from voxplain_server.engines.layout import assemble_tensors
+from voxplain_server.engines.input_assembly import assemble_tensors
 from voxplain_server.engines.memory_format import channels_last
 from voxplain_server.engines.packed_twin import install_packed
 from voxplain_server.engines.ruled_relu import RuleSwitch, install_rules

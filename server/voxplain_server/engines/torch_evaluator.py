@@ -14,7 +14,7 @@ from voxplain_server.engines.batch_buffer import BatchBuffer
 from voxplain_server.engines.batched_scores import batched_scores
 from voxplain_server.engines.device_buffer import DeviceBuffer
 from voxplain_server.engines.engine import Cancelled
-from voxplain_server.engines.layout import assemble_tensors
+from voxplain_server.engines.input_assembly import assemble_tensors
 from voxplain_server.engines.lean_forward import lean_forward
 from voxplain_server.engines.memory_format import channels_last
 from voxplain_server.engines.perturbation import Perturbation

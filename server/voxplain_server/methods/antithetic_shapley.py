@@ -11,8 +11,8 @@ from voxplain.errors import InvalidSpec
 from voxplain.v1 import method_pb2
 
 from voxplain_server.methods.bounds import outside
+from voxplain_server.methods.checked_cast import checked_cast
 from voxplain_server.methods.estimate import Estimate
-from voxplain_server.methods.expect import expect
 from voxplain_server.methods.feature_grouping import count_features
 from voxplain_server.methods.game import open_game
 from voxplain_server.methods.method import Remark, Setting, Violation
@@ -58,7 +58,7 @@ class AntitheticShapley:
 
     def violations(self, params: Message, model: Model) -> Sequence[Violation]:
         """Groups must be in range."""
-        return list(outside(expect(params, method_pb2.AntitheticShapley), "groups", 1, MAX_GROUPS))
+        return list(outside(checked_cast(params, method_pb2.AntitheticShapley), "groups", 1, MAX_GROUPS))
 
     def remarks(self, params: Message, model: Model, traits: ModelTraits) -> Sequence[Remark]:
         """It works on every model."""
@@ -66,7 +66,7 @@ class AntitheticShapley:
 
     def count_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]]) -> int:
         """The baseline, and four for each group and feature."""
-        own = expect(params, method_pb2.AntitheticShapley)
+        own = checked_cast(params, method_pb2.AntitheticShapley)
         return 1 + GROUP * own.groups * count_features(own.grouping, shapes)
 
     def plan(self, setting: Setting) -> Plan:
@@ -75,7 +75,7 @@ class AntitheticShapley:
         Raises:
             voxplain.errors.VoxplainError: the case lacks what the baseline or the grouping needs, or TOO_MANY_EVALUATIONS.
         """
-        params = expect(setting.params, method_pb2.AntitheticShapley)
+        params = checked_cast(setting.params, method_pb2.AntitheticShapley)
         plan = WalkPlan(
             game=open_game(setting, params.baseline, params.grouping),
             walks=GROUP * params.groups,
@@ -93,7 +93,7 @@ class AntitheticShapley:
 
         The walks of a group depend on each other, so standard errors are those of the groups' means, from two groups on.
         """
-        own = expect(plan, WalkPlan)
+        own = checked_cast(plan, WalkPlan)
         saved = int((own.unchanged & done).sum())
         whole = own.whole_walks(done)
         groups = np.flatnonzero(np.bincount(whole // GROUP, minlength=1) == GROUP)

@@ -11,8 +11,8 @@ from voxplain.v1 import method_pb2
 from voxplain_server.engines.batched_scores import ask
 from voxplain_server.engines.engine import Cancelled, Differentiable
 from voxplain_server.methods.baselines import baseline_volumes
+from voxplain_server.methods.checked_cast import checked_cast
 from voxplain_server.methods.estimate import Estimate
-from voxplain_server.methods.expect import expect
 from voxplain_server.methods.input_gradients import as_maps, free_forward, quiet_captum
 from voxplain_server.methods.method import GradientMethod, Remark, Setting, Violation
 from voxplain_server.methods.parameter_defaults import zero_baseline
@@ -58,7 +58,7 @@ class DeepLift:
 
     def violations(self, params: Message, model: Model) -> Sequence[Violation]:
         """RULE_NEEDS_BATCH: Captum's rule on a model whose batch is fixed at 1."""
-        rule = expect(params, method_pb2.DeepLift).max_pool_rule
+        rule = checked_cast(params, method_pb2.DeepLift).max_pool_rule
         if model.batched or rule != method_pb2.MAX_POOL_RULE_CAPTUM:
             return ()
         message = "Captum's rule takes case and baseline in one batch, and this model's batch is fixed at 1; use COMPLETE"
@@ -81,7 +81,7 @@ class DeepLift:
     ) -> Estimate:
         """As GradientMethod.attribute: one map for each modality, (*spatial)."""
         ask(cancelled)
-        params = expect(setting.params, method_pb2.DeepLift)
+        params = checked_cast(setting.params, method_pb2.DeepLift)
         free_forward(setting)
         scored, case = twin.scored(setting.score), twin.tensors(setting.case.volumes)
         baseline = twin.tensors(baseline_volumes(params.baseline, setting.case, seed=setting.seed, key=setting.key))

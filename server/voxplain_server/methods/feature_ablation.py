@@ -14,8 +14,8 @@ from voxplain_server.engines.perturbation import Perturbation
 from voxplain_server.features.change import changed_features
 from voxplain_server.features.feature_set import FeatureSet
 from voxplain_server.methods.baselines import baseline_volumes
+from voxplain_server.methods.checked_cast import checked_cast
 from voxplain_server.methods.estimate import Estimate, FeatureValues
-from voxplain_server.methods.expect import expect
 from voxplain_server.methods.feature_grouping import count_features, group_features
 from voxplain_server.methods.fingerprint import CaseContent, Fingerprints
 from voxplain_server.methods.method import Remark, Setting, Violation
@@ -103,7 +103,7 @@ class FeatureAblation:
 
     def count_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]]) -> int:
         """One for each feature and one for the background."""
-        return count_features(expect(params, method_pb2.FeatureAblation).grouping, shapes) + 1
+        return count_features(checked_cast(params, method_pb2.FeatureAblation).grouping, shapes) + 1
 
     def plan(self, setting: Setting) -> Plan:
         """Order the features by their voxels.
@@ -111,7 +111,7 @@ class FeatureAblation:
         Raises:
             voxplain.errors.VoxplainError: the case lacks what the baseline or the grouping needs.
         """
-        params = expect(setting.params, method_pb2.FeatureAblation)
+        params = checked_cast(setting.params, method_pb2.FeatureAblation)
         features = group_features(params.grouping, setting.case, setting.features)
         source = baseline_volumes(params.baseline, setting.case, seed=setting.seed, key=setting.key, cache=setting.features)
         voxels = sum(np.bincount(labels.ravel(), minlength=features.count) for labels in features.labels)
@@ -127,7 +127,7 @@ class FeatureAblation:
 
     def estimate(self, plan: Plan, scores: npt.NDArray[np.float64], done: npt.NDArray[np.bool_]) -> Estimate:
         """Give each feature its drop; features not done are NaN and uncovered."""
-        own = expect(plan, FeatureAblationPlan)
+        own = checked_cast(plan, FeatureAblationPlan)
         values = np.zeros(own.grouped.count)
         values[own.order] = np.where(done, own.base_score - np.where(done, scores, 0.0), np.nan)
         reached = np.zeros(own.grouped.count)

@@ -15,8 +15,8 @@ from voxplain_server.engines.perturbation import Perturbation
 from voxplain_server.features.change import changed_features
 from voxplain_server.features.feature_set import FeatureSet
 from voxplain_server.methods.baselines import background_case
+from voxplain_server.methods.checked_cast import checked_cast
 from voxplain_server.methods.estimate import Estimate, FeatureValues
-from voxplain_server.methods.expect import expect
 from voxplain_server.methods.feature_grouping import count_features, group_features
 from voxplain_server.methods.fingerprint import CaseContent, Fingerprints
 from voxplain_server.methods.method import Remark, Setting, Violation
@@ -116,7 +116,7 @@ class FeaturePermutation:
 
     def count_donor_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]], *, donors: int) -> int:
         """Features and the background, for each donor."""
-        return donors * (count_features(expect(params, method_pb2.FeaturePermutation).grouping, shapes) + 1)
+        return donors * (count_features(checked_cast(params, method_pb2.FeaturePermutation).grouping, shapes) + 1)
 
     def plan(self, setting: Setting) -> Plan:
         """Pair donors and features.
@@ -131,7 +131,7 @@ class FeaturePermutation:
                 "NO_DONORS", "there are no background cases to take features from: send some with the role BACKGROUND"
             )
         donors = tuple(background_case(case, index) for index in range(len(case.donors)))
-        features = group_features(expect(setting.params, method_pb2.FeaturePermutation).grouping, case, setting.features)
+        features = group_features(checked_cast(setting.params, method_pb2.FeaturePermutation).grouping, case, setting.features)
         switched = np.unique(np.concatenate([np.unique(labels) for labels in features.labels])).astype(np.int64)
         unchanged = [~changed_features(features, case.volumes, donor)[switched] for donor in donors]
         return DonorPlan(
@@ -145,7 +145,7 @@ class FeaturePermutation:
 
     def estimate(self, plan: Plan, scores: npt.NDArray[np.float64], done: npt.NDArray[np.bool_]) -> Estimate:
         """Average each feature over the donors done so far; the standard error needs two of them for every feature."""
-        own = expect(plan, DonorPlan)
+        own = checked_cast(plan, DonorPlan)
         there = done.reshape(len(own.donors), own.switched.size)
         drops = np.where(there, own.base_score - np.where(done, scores, 0.0).reshape(there.shape), 0.0)
         donors = there.sum(axis=0)

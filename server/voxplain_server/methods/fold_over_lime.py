@@ -10,10 +10,10 @@ from google.protobuf.message import Message
 from voxplain.v1 import method_pb2
 
 from voxplain_server.methods.bounds import outside
+from voxplain_server.methods.checked_cast import checked_cast
 from voxplain_server.methods.coalition_plan import UNDERDETERMINED, check_size
 from voxplain_server.methods.draws import philox
 from voxplain_server.methods.estimate import Estimate
-from voxplain_server.methods.expect import expect
 from voxplain_server.methods.feature_distance import cosine_distances
 from voxplain_server.methods.fold_over_design import count_all_pairs, design_by_fold_over
 from voxplain_server.methods.game import open_game
@@ -66,7 +66,7 @@ class FoldOverLime:
 
     def violations(self, params: Message, model: Model) -> Sequence[Violation]:
         """Samples and kernel width must be in range."""
-        own = expect(params, method_pb2.FoldOverLime)
+        own = checked_cast(params, method_pb2.FoldOverLime)
         return [
             *outside(own, "samples", MIN_SAMPLES, MAX_SAMPLES),
             *outside(own, "kernel_width", 0.0, float("inf"), above=True),
@@ -78,7 +78,7 @@ class FoldOverLime:
 
     def count_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]]) -> int:
         """The samples, as whole pairs."""
-        samples = expect(params, method_pb2.FoldOverLime).samples
+        samples = checked_cast(params, method_pb2.FoldOverLime).samples
         return samples - samples % 2
 
     def plan(self, setting: Setting) -> Plan:
@@ -87,7 +87,7 @@ class FoldOverLime:
         Raises:
             voxplain.errors.VoxplainError: the case lacks what the baseline or the grouping needs, or COALITIONS_TOO_LARGE.
         """
-        params = expect(setting.params, method_pb2.FoldOverLime)
+        params = checked_cast(setting.params, method_pb2.FoldOverLime)
         game = open_game(setting, params.baseline, params.grouping)
         players = int(game.players.size)
         check_size(params.samples, players)
@@ -108,7 +108,7 @@ class FoldOverLime:
 
     def estimate(self, plan: Plan, scores: npt.NDArray[np.float64], done: npt.NDArray[np.bool_]) -> Estimate:
         """Regress over the pairs that are done whole."""
-        own = expect(plan, PairPlan)
+        own = checked_cast(plan, PairPlan)
         saved = int((own.unchanged & done).sum())
         players = int(own.game.players.size)
         pairs = own.whole_pairs(done)

@@ -9,8 +9,8 @@ from voxplain.v1 import method_pb2
 
 from voxplain_server.engines.batched_scores import ask
 from voxplain_server.engines.engine import Cancelled, Differentiable
+from voxplain_server.methods.checked_cast import checked_cast
 from voxplain_server.methods.estimate import Estimate, SharedMap
-from voxplain_server.methods.expect import expect
 from voxplain_server.methods.layer_activation import LayerActivation, shared_layer_activations, slice_axis_of, upsampled
 from voxplain_server.methods.method import GradientMethod, Remark, Setting, Violation
 from voxplain_server.methods.twin_remarks import layer_remarks, twin_remarks
@@ -46,7 +46,7 @@ class GradCam:
 
     def remarks(self, params: Message, model: Model, traits: ModelTraits) -> Sequence[Remark]:
         """It needs the twin, and a layer with spatial axes."""
-        return [*twin_remarks(traits), *layer_remarks(expect(params, method_pb2.GradCam).layers, traits)]
+        return [*twin_remarks(traits), *layer_remarks(checked_cast(params, method_pb2.GradCam).layers, traits)]
 
     def count_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]]) -> int:
         """One backward pass."""
@@ -61,7 +61,7 @@ class GradCam:
             voxplain.errors.UnsupportedByModel: the layers do not fit the model.
         """
         ask(cancelled)
-        params = expect(setting.params, method_pb2.GradCam)
+        params = checked_cast(setting.params, method_pb2.GradCam)
         activations, made_now = shared_layer_activations(setting, twin, params.layers)
         advanced(1)
         return Estimate(

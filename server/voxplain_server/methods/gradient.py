@@ -11,8 +11,8 @@ from voxplain.v1 import method_pb2
 from voxplain_server.engines.batched_scores import ask
 from voxplain_server.engines.engine import Cancelled, Differentiable
 from voxplain_server.engines.relu_rule import ReluRule
+from voxplain_server.methods.checked_cast import checked_cast
 from voxplain_server.methods.estimate import Estimate
-from voxplain_server.methods.expect import expect
 from voxplain_server.methods.input_gradients import shared_input_gradients
 from voxplain_server.methods.method import GradientMethod, Remark, Setting, Violation
 from voxplain_server.methods.twin_remarks import twin_remarks
@@ -54,7 +54,7 @@ class Gradient:
         ask(cancelled)
         gradients, made_now = shared_input_gradients(setting, twin, ReluRule.PLAIN)
         advanced(1)
-        absolute = expect(setting.params, method_pb2.Gradient).absolute
+        absolute = checked_cast(setting.params, method_pb2.Gradient).absolute
         maps = tuple(gradient.astype(np.float64) for gradient in gradients)
         return Estimate(
             maps=tuple(np.abs(values) for values in maps) if absolute else maps,

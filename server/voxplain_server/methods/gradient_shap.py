@@ -12,9 +12,9 @@ from voxplain.v1 import method_pb2
 from voxplain_server.engines.engine import Cancelled, Differentiable
 from voxplain_server.methods.baselines import baseline_volumes
 from voxplain_server.methods.bounds import outside
+from voxplain_server.methods.checked_cast import checked_cast
 from voxplain_server.methods.draws import philox
 from voxplain_server.methods.estimate import Estimate
-from voxplain_server.methods.expect import expect
 from voxplain_server.methods.input_gradients import baseline_score, case_score, free_forward
 from voxplain_server.methods.method import GradientMethod, Remark, Setting, Violation
 from voxplain_server.methods.parameter_defaults import zero_baseline
@@ -63,7 +63,7 @@ class GradientShap:
 
     def count_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]]) -> int:
         """One backward pass for each sample."""
-        return expect(params, method_pb2.GradientShap).samples
+        return checked_cast(params, method_pb2.GradientShap).samples
 
     def attribute(
         self, setting: Setting, twin: Differentiable, *, advanced: Callable[[int], None], cancelled: Cancelled
@@ -72,7 +72,7 @@ class GradientShap:
 
         Cancelled in between, it gives the mean over the samples done.
         """
-        params = expect(setting.params, method_pb2.GradientShap)
+        params = checked_cast(setting.params, method_pb2.GradientShap)
         free_forward(setting)
         case = twin.tensors(setting.case.volumes)
         baseline = twin.tensors(baseline_volumes(params.baseline, setting.case, seed=setting.seed, key=setting.key))

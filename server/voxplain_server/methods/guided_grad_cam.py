@@ -14,8 +14,8 @@ from voxplain.v1 import method_pb2
 from voxplain_server.engines.batched_scores import ask
 from voxplain_server.engines.engine import Cancelled, Differentiable
 from voxplain_server.engines.relu_rule import ReluRule
+from voxplain_server.methods.checked_cast import checked_cast
 from voxplain_server.methods.estimate import Estimate
-from voxplain_server.methods.expect import expect
 from voxplain_server.methods.input_gradients import shared_input_gradients
 from voxplain_server.methods.layer_activation import LayerActivation, shared_layer_activations, slice_axis_of, upsampled
 from voxplain_server.methods.method import GradientMethod, Remark, Setting, Violation
@@ -52,7 +52,7 @@ class GuidedGradCam:
 
     def remarks(self, params: Message, model: Model, traits: ModelTraits) -> Sequence[Remark]:
         """It needs the twin, a ReLU to act on, and a layer with spatial axes."""
-        layers = expect(params, method_pb2.GuidedGradCam).layers
+        layers = checked_cast(params, method_pb2.GuidedGradCam).layers
         return [*twin_remarks(traits), *relu_remarks(traits), *layer_remarks(layers, traits)]
 
     def count_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]]) -> int:
@@ -68,7 +68,7 @@ class GuidedGradCam:
             voxplain.errors.UnsupportedByModel: the layers do not fit the model, or leave a modality out.
         """
         ask(cancelled)
-        params = expect(setting.params, method_pb2.GuidedGradCam)
+        params = checked_cast(setting.params, method_pb2.GuidedGradCam)
         activations, cam_made_now = shared_layer_activations(setting, twin, params.layers)
         by_modality = {modality: activation for activation in activations for modality in activation.modalities}
         if len(by_modality) < len(setting.case.volumes):

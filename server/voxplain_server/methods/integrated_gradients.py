@@ -12,8 +12,8 @@ from voxplain_server.engines.batched_scores import ask
 from voxplain_server.engines.engine import Cancelled, Differentiable
 from voxplain_server.methods.baselines import baseline_volumes
 from voxplain_server.methods.bounds import outside
+from voxplain_server.methods.checked_cast import checked_cast
 from voxplain_server.methods.estimate import Estimate
-from voxplain_server.methods.expect import expect
 from voxplain_server.methods.input_gradients import as_maps, baseline_score, case_score, free_forward
 from voxplain_server.methods.method import GradientMethod, Remark, Setting, Violation
 from voxplain_server.methods.parameter_defaults import zero_baseline
@@ -60,7 +60,7 @@ class IntegratedGradients:
 
     def count_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]]) -> int:
         """One backward pass for each node."""
-        return expect(params, method_pb2.IntegratedGradients).steps
+        return checked_cast(params, method_pb2.IntegratedGradients).steps
 
     def attribute(
         self, setting: Setting, twin: Differentiable, *, advanced: Callable[[int], None], cancelled: Cancelled
@@ -68,7 +68,7 @@ class IntegratedGradients:
         """As GradientMethod.attribute: one map for each modality, (*spatial)."""
         import torch
 
-        params = expect(setting.params, method_pb2.IntegratedGradients)
+        params = checked_cast(setting.params, method_pb2.IntegratedGradients)
         free_forward(setting)
         case, stems = twin.tensors(setting.case.volumes), twin.stems()
         baseline = twin.tensors(baseline_volumes(params.baseline, setting.case, seed=setting.seed, key=setting.key))

@@ -11,10 +11,10 @@ from google.protobuf.message import Message
 from voxplain.v1 import method_pb2
 
 from voxplain_server.methods.bounds import outside
+from voxplain_server.methods.checked_cast import checked_cast
 from voxplain_server.methods.coalition_plan import CoalitionPlan, check_size, distinct_coalitions
 from voxplain_server.methods.draws import philox
 from voxplain_server.methods.estimate import Estimate
-from voxplain_server.methods.expect import expect
 from voxplain_server.methods.game import open_game
 from voxplain_server.methods.method import Remark, Setting, Violation
 from voxplain_server.methods.parameter_defaults import slic_grouping, zero_baseline
@@ -57,7 +57,7 @@ class KernelShap:
 
     def violations(self, params: Message, model: Model) -> Sequence[Violation]:
         """Samples must be in range."""
-        return list(outside(expect(params, method_pb2.KernelShap), "samples", MIN_SAMPLES, MAX_SAMPLES))
+        return list(outside(checked_cast(params, method_pb2.KernelShap), "samples", MIN_SAMPLES, MAX_SAMPLES))
 
     def remarks(self, params: Message, model: Model, traits: ModelTraits) -> Sequence[Remark]:
         """It works on every model."""
@@ -65,7 +65,7 @@ class KernelShap:
 
     def count_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]]) -> int:
         """The samples; coalitions drawn twice are evaluated once."""
-        return expect(params, method_pb2.KernelShap).samples
+        return checked_cast(params, method_pb2.KernelShap).samples
 
     def plan(self, setting: Setting) -> Plan:
         """Draw the coalitions.
@@ -73,7 +73,7 @@ class KernelShap:
         Raises:
             voxplain.errors.VoxplainError: the case lacks what the baseline or the grouping needs, or COALITIONS_TOO_LARGE.
         """
-        params = expect(setting.params, method_pb2.KernelShap)
+        params = checked_cast(setting.params, method_pb2.KernelShap)
         game = open_game(setting, params.baseline, params.grouping)
         players = int(game.players.size)
         check_size(params.samples, players)
@@ -92,7 +92,7 @@ class KernelShap:
 
     def estimate(self, plan: Plan, scores: npt.NDArray[np.float64], done: npt.NDArray[np.bool_]) -> Estimate:
         """Regress; the completeness gap is what the weight 1e6 leaves of it."""
-        own = expect(plan, CoalitionPlan)
+        own = checked_cast(plan, CoalitionPlan)
         estimate = own.estimate(scores, done)
         if own.game.players.size == 0:
             return replace(estimate, completeness_gap=0.0, baseline_score=own.game.base_score)

@@ -10,10 +10,10 @@ from google.protobuf.message import Message
 from voxplain.v1 import method_pb2
 
 from voxplain_server.methods.bounds import outside
+from voxplain_server.methods.checked_cast import checked_cast
 from voxplain_server.methods.coalition_plan import UNDERDETERMINED, check_size
 from voxplain_server.methods.draws import philox
 from voxplain_server.methods.estimate import Estimate
-from voxplain_server.methods.expect import expect
 from voxplain_server.methods.game import open_game
 from voxplain_server.methods.leverage_design import design_by_leverage
 from voxplain_server.methods.method import Remark, Setting, Violation
@@ -64,7 +64,7 @@ class LeverageShap:
 
     def violations(self, params: Message, model: Model) -> Sequence[Violation]:
         """Samples must be in range."""
-        return list(outside(expect(params, method_pb2.LeverageShap), "samples", MIN_SAMPLES, MAX_SAMPLES))
+        return list(outside(checked_cast(params, method_pb2.LeverageShap), "samples", MIN_SAMPLES, MAX_SAMPLES))
 
     def remarks(self, params: Message, model: Model, traits: ModelTraits) -> Sequence[Remark]:
         """It works on every model."""
@@ -72,7 +72,7 @@ class LeverageShap:
 
     def count_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]]) -> int:
         """The samples, as whole pairs."""
-        samples = expect(params, method_pb2.LeverageShap).samples
+        samples = checked_cast(params, method_pb2.LeverageShap).samples
         return samples - samples % 2
 
     def plan(self, setting: Setting) -> Plan:
@@ -81,7 +81,7 @@ class LeverageShap:
         Raises:
             voxplain.errors.VoxplainError: the case lacks what the baseline or the grouping needs, or COALITIONS_TOO_LARGE.
         """
-        params = expect(setting.params, method_pb2.LeverageShap)
+        params = checked_cast(setting.params, method_pb2.LeverageShap)
         game = open_game(setting, params.baseline, params.grouping)
         players = int(game.players.size)
         check_size(params.samples, players)
@@ -103,7 +103,7 @@ class LeverageShap:
 
     def estimate(self, plan: Plan, scores: npt.NDArray[np.float64], done: npt.NDArray[np.bool_]) -> Estimate:
         """Regress over the pairs that are done whole, each standing for its share of all of its size."""
-        own = expect(plan, PairPlan)
+        own = checked_cast(plan, PairPlan)
         saved = int((own.unchanged & done).sum())
         players = int(own.game.players.size)
         if not done[:2].all():

@@ -10,10 +10,10 @@ from google.protobuf.message import Message
 from voxplain.v1 import method_pb2
 
 from voxplain_server.methods.bounds import outside
+from voxplain_server.methods.checked_cast import checked_cast
 from voxplain_server.methods.coalition_plan import CoalitionPlan, check_size, distinct_coalitions
 from voxplain_server.methods.draws import philox
 from voxplain_server.methods.estimate import Estimate
-from voxplain_server.methods.expect import expect
 from voxplain_server.methods.feature_distance import cosine_distances
 from voxplain_server.methods.game import open_game
 from voxplain_server.methods.method import Remark, Setting, Violation
@@ -58,7 +58,7 @@ class Lime:
 
     def violations(self, params: Message, model: Model) -> Sequence[Violation]:
         """Samples and kernel width must be in range."""
-        own = expect(params, method_pb2.Lime)
+        own = checked_cast(params, method_pb2.Lime)
         return [
             *outside(own, "samples", MIN_SAMPLES, MAX_SAMPLES),
             *outside(own, "kernel_width", 0.0, float("inf"), above=True),
@@ -70,7 +70,7 @@ class Lime:
 
     def count_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]]) -> int:
         """The samples; coalitions drawn twice are evaluated once."""
-        return expect(params, method_pb2.Lime).samples
+        return checked_cast(params, method_pb2.Lime).samples
 
     def plan(self, setting: Setting) -> Plan:
         """Draw the coalitions and weigh them.
@@ -78,7 +78,7 @@ class Lime:
         Raises:
             voxplain.errors.VoxplainError: the case lacks what the baseline or the grouping needs, or COALITIONS_TOO_LARGE.
         """
-        params = expect(setting.params, method_pb2.Lime)
+        params = checked_cast(setting.params, method_pb2.Lime)
         game = open_game(setting, params.baseline, params.grouping)
         players = int(game.players.size)
         check_size(params.samples, players)
@@ -96,7 +96,7 @@ class Lime:
 
     def estimate(self, plan: Plan, scores: npt.NDArray[np.float64], done: npt.NDArray[np.bool_]) -> Estimate:
         """Regress."""
-        own = expect(plan, CoalitionPlan)
+        own = checked_cast(plan, CoalitionPlan)
         return own.estimate(scores, done)
 
 

@@ -15,8 +15,8 @@ from voxplain.v1 import method_pb2
 from voxplain_server.engines.perturbation import Perturbation
 from voxplain_server.features.region import Region
 from voxplain_server.methods.baselines import baseline_volumes
+from voxplain_server.methods.checked_cast import checked_cast
 from voxplain_server.methods.estimate import Estimate
-from voxplain_server.methods.expect import expect
 from voxplain_server.methods.fingerprint import CaseContent, Fingerprints
 from voxplain_server.methods.method import Remark, Setting, Violation
 from voxplain_server.methods.parameter_defaults import zero_baseline
@@ -131,7 +131,7 @@ class ModalityShapley:
             voxplain.errors.UnsupportedByModel: TOO_MANY_MODALITIES.
             voxplain.errors.VoxplainError: the case lacks what the baseline needs.
         """
-        params = expect(setting.params, method_pb2.ModalityShapley)
+        params = checked_cast(setting.params, method_pb2.ModalityShapley)
         case = setting.case
         if len(case.volumes) > MAX_MODALITIES:
             raise UnsupportedByModel("TOO_MANY_MODALITIES", f"at most {MAX_MODALITIES} modalities have few enough coalitions")
@@ -150,7 +150,7 @@ class ModalityShapley:
 
         phi_i = sum over S without i of |S|! (n - |S| - 1)! / n! (f(S + i) - f(S)).
         """
-        own = expect(plan, ModalityPlan)
+        own = checked_cast(plan, ModalityPlan)
         saved = int((own.unchanged & done).sum())
         values = np.zeros(own.modalities)
         if not done.all():

@@ -14,8 +14,8 @@ from voxplain.v1 import method_pb2
 from voxplain_server.engines.perturbation import Perturbation
 from voxplain_server.features.region import Region
 from voxplain_server.methods.baselines import baseline_volumes
+from voxplain_server.methods.checked_cast import checked_cast
 from voxplain_server.methods.estimate import Estimate
-from voxplain_server.methods.expect import expect
 from voxplain_server.methods.method import Remark, Setting, Violation
 from voxplain_server.methods.plan import MAX_EVALUATIONS, Block, Plan, cut
 from voxplain_server.methods.sliding_window import SlidingWindow
@@ -108,13 +108,13 @@ class Occlusion:
 
     def adapt_defaults(self, defaults: Message, asked: Message) -> None:
         """A default stride is cut to a smaller window that was asked for, so that a window alone can be set."""
-        own, window = expect(defaults, method_pb2.Occlusion), expect(asked, method_pb2.Occlusion).window
+        own, window = checked_cast(defaults, method_pb2.Occlusion), checked_cast(asked, method_pb2.Occlusion).window
         if window:
             own.stride[:] = [min(DEFAULT_STRIDE_VOXELS, max(edge, 1)) for edge in window]
 
     def violations(self, params: Message, model: Model) -> Sequence[Violation]:
         """Window and stride must have a number for each axis, fit the grid, and leave no voxel uncovered."""
-        return list(_violations(expect(params, method_pb2.Occlusion), model))
+        return list(_violations(checked_cast(params, method_pb2.Occlusion), model))
 
     def remarks(self, params: Message, model: Model, traits: ModelTraits) -> Sequence[Remark]:
         """It works on every model."""
@@ -122,7 +122,7 @@ class Occlusion:
 
     def count_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]]) -> int:
         """Places of the window, summed over modalities."""
-        return sum(_sliding_window(expect(params, method_pb2.Occlusion), shape).places for shape in shapes)
+        return sum(_sliding_window(checked_cast(params, method_pb2.Occlusion), shape).places for shape in shapes)
 
     def plan(self, setting: Setting) -> Plan:
         """Order the places coarse to fine: first a sparse lattice over all modalities, then its gaps.
@@ -130,7 +130,7 @@ class Occlusion:
         Raises:
             voxplain.errors.InvalidSpec: WINDOW_TOO_LARGE, TOO_MANY_EVALUATIONS, or the fill is not there.
         """
-        params, case = expect(setting.params, method_pb2.Occlusion), setting.case
+        params, case = checked_cast(setting.params, method_pb2.Occlusion), setting.case
         windows = tuple(_sliding_window(params, volume.shape) for volume in case.volumes)
         if sum(each.places for each in windows) > MAX_EVALUATIONS:
             raise InvalidSpec("TOO_MANY_EVALUATIONS", "use a larger window and stride", field="occlusion.stride")
@@ -151,7 +151,7 @@ class Occlusion:
 
     def estimate(self, plan: Plan, scores: npt.NDArray[np.float64], done: npt.NDArray[np.bool_]) -> Estimate:
         """Average the drops over the windows done so far; voxels that none has reached are NaN."""
-        own = expect(plan, OcclusionPlan)
+        own = checked_cast(plan, OcclusionPlan)
         drops = own.by_place(np.where(done, own.base_score - np.where(done, scores, 0.0), 0.0))
         reached = own.by_place(done.astype(np.float64))
         maps, coverage = [], []

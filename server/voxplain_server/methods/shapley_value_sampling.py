@@ -11,8 +11,8 @@ from voxplain.errors import InvalidSpec
 from voxplain.v1 import method_pb2
 
 from voxplain_server.methods.bounds import outside
+from voxplain_server.methods.checked_cast import checked_cast
 from voxplain_server.methods.estimate import Estimate
-from voxplain_server.methods.expect import expect
 from voxplain_server.methods.feature_grouping import count_features
 from voxplain_server.methods.game import open_game
 from voxplain_server.methods.method import Remark, Setting, Violation
@@ -52,7 +52,7 @@ class ShapleyValueSampling:
 
     def violations(self, params: Message, model: Model) -> Sequence[Violation]:
         """Permutations must be in range."""
-        return list(outside(expect(params, method_pb2.ShapleyValueSampling), "permutations", 1, MAX_PERMUTATIONS))
+        return list(outside(checked_cast(params, method_pb2.ShapleyValueSampling), "permutations", 1, MAX_PERMUTATIONS))
 
     def remarks(self, params: Message, model: Model, traits: ModelTraits) -> Sequence[Remark]:
         """It works on every model."""
@@ -60,7 +60,7 @@ class ShapleyValueSampling:
 
     def count_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]]) -> int:
         """The baseline, and one for each permutation and feature."""
-        own = expect(params, method_pb2.ShapleyValueSampling)
+        own = checked_cast(params, method_pb2.ShapleyValueSampling)
         return 1 + own.permutations * count_features(own.grouping, shapes)
 
     def plan(self, setting: Setting) -> Plan:
@@ -69,7 +69,7 @@ class ShapleyValueSampling:
         Raises:
             voxplain.errors.VoxplainError: the case lacks what the baseline or the grouping needs, or TOO_MANY_EVALUATIONS.
         """
-        params = expect(setting.params, method_pb2.ShapleyValueSampling)
+        params = checked_cast(setting.params, method_pb2.ShapleyValueSampling)
         game = open_game(setting, params.baseline, params.grouping)
         plan = WalkPlan(game=game, walks=params.permutations, seed=setting.seed, key=setting.key, block_size=setting.block_size)
         if plan.evaluations > MAX_EVALUATIONS:
@@ -82,7 +82,7 @@ class ShapleyValueSampling:
         Partial walks are left out: in a walk cut short only small coalitions were met, so its gains are no fair sample.
         Standard errors come from two walks on.
         """
-        own = expect(plan, WalkPlan)
+        own = checked_cast(plan, WalkPlan)
         saved = int((own.unchanged & done).sum())
         whole = own.whole_walks(done)
         if whole.size == 0:

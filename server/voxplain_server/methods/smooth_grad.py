@@ -12,9 +12,9 @@ from voxplain.v1 import method_pb2
 
 from voxplain_server.engines.engine import Cancelled, Differentiable
 from voxplain_server.methods.bounds import outside
+from voxplain_server.methods.checked_cast import checked_cast
 from voxplain_server.methods.draws import philox
 from voxplain_server.methods.estimate import Estimate
-from voxplain_server.methods.expect import expect
 from voxplain_server.methods.input_gradients import free_forward
 from voxplain_server.methods.method import GradientMethod, Remark, Setting, Violation
 from voxplain_server.methods.running_mean import RunningMean
@@ -57,7 +57,7 @@ class SmoothGrad:
 
     def count_evaluations(self, params: Message, shapes: Sequence[tuple[int, ...]]) -> int:
         """One backward pass for each sample."""
-        return expect(params, method_pb2.SmoothGrad).samples
+        return checked_cast(params, method_pb2.SmoothGrad).samples
 
     def attribute(
         self, setting: Setting, twin: Differentiable, *, advanced: Callable[[int], None], cancelled: Cancelled
@@ -66,7 +66,7 @@ class SmoothGrad:
 
         Cancelled in between, it gives the mean over the samples done.
         """
-        params = expect(setting.params, method_pb2.SmoothGrad)
+        params = checked_cast(setting.params, method_pb2.SmoothGrad)
         free_forward(setting)
         case = twin.tensors(setting.case.volumes)
         mean = RunningMean()

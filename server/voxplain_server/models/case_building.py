@@ -13,7 +13,7 @@ from voxplain.v1 import tensor_pb2
 
 from voxplain_server.models.case import Case, Volumes, Voxels
 from voxplain_server.models.case_plan import CasePlan, plan_case
-from voxplain_server.models.fit import FitPlan, plan_fit
+from voxplain_server.models.grid_fit import FitPlan, plan_fit
 from voxplain_server.models.model import Model
 from voxplain_server.models.model_refused import ModelRefused
 from voxplain_server.models.nifti_file import read_nifti

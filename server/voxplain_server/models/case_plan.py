@@ -9,7 +9,7 @@ from voxplain.errors import InvalidSpec
 from voxplain.v1 import tensor_pb2
 from voxplain.volume import Geometry
 
-from voxplain_server.models.fit import FitPlan, plan_fit
+from voxplain_server.models.grid_fit import FitPlan, plan_fit
 from voxplain_server.models.model import Model
 from voxplain_server.models.tensor_header import check_header
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import grpc
 
 from voxplain_server.access import Access
+from voxplain_server.service.access_guard import AccessGuard
+from voxplain_server.service.access_policy import built_in_policy, read_policy
 from voxplain_server.service.call_observer import CallObserver
-from voxplain_server.service.guard import Guard
-from voxplain_server.service.policy import built_in_policy, read_policy
 
 
-def guard_of(access: Access, observer: CallObserver) -> Guard:
+def guard_of(access: Access, observer: CallObserver) -> AccessGuard:
     """What stands before every method.
 
     Raises:
@@ -27,7 +27,7 @@ def guard_of(access: Access, observer: CallObserver) -> Guard:
         policy = built_in_policy(tokens=tokens is not None)
     else:
         policy = read_policy(access.policy, tokens=tokens is not None, certificates=access.tls_client_ca is not None)
-    return Guard(policy, tokens=tokens, observer=observer)
+    return AccessGuard(policy, tokens=tokens, observer=observer)
 
 
 def credentials_of(access: Access) -> grpc.ServerCredentials | None:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import grpc.aio
 from voxplain.v1 import catalog_pb2, catalog_pb2_grpc
 
+from voxplain_server.service.access_guard import AccessGuard
+from voxplain_server.service.access_policy import EXPLAIN, INFERENCE_FACTS, METHODS, REFLECTION
 from voxplain_server.service.catalog import CatalogAnswers
 from voxplain_server.service.explain import SERVICE, Explanations
-from voxplain_server.service.guard import Guard
 from voxplain_server.service.inference import INFERENCE_SERVICE, Inferences
 from voxplain_server.service.message_bound import MAX_MESSAGE_BYTES
-from voxplain_server.service.policy import EXPLAIN, INFERENCE_FACTS, METHODS, REFLECTION
 
 MAX_STREAMS = 1024
 """Calls open at one time, admitted or not; health and metrics are served elsewhere."""
@@ -53,7 +53,7 @@ def create_server(
     catalog: CatalogAnswers,
     inferences: Inferences,
     *,
-    guard: Guard,
+    guard: AccessGuard,
     reflection: bool,
     max_inference_bytes: int = MAX_MESSAGE_BYTES,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),

@@ -21,7 +21,7 @@ from voxplain_server.workers.mailbox import Heard, Joined, Lost, Mailbox
 from voxplain_server.workers.memory import close_all, create_memory
 from voxplain_server.workers.method_run import Ending, MethodRun, runs_of
 from voxplain_server.workers.next_step import Action, Moment, Step, next_step
-from voxplain_server.workers.opening import opening
+from voxplain_server.workers.open_command import open_command
 from voxplain_server.workers.outbox import Outbox
 from voxplain_server.workers.pool_settings import PoolSettings
 from voxplain_server.workers.progress import ProgressTeller
@@ -198,7 +198,7 @@ class Call:
     def _open(self, worker: Worker, *, lead: bool) -> None:
         self._leases.add(worker, lead=lead)
         worker.note_loaded(self.entry.model.digest, most=(most := self._settings.max_loaded_models))
-        command = opening(self.job, self.entry, self.execution, lead=lead, max_loaded_models=most)
+        command = open_command(self.job, self.entry, self.execution, lead=lead, max_loaded_models=most)
         worker.send(worker_pb2.Command(open=command), [self.job.memory, self._labels])
 
     async def _listen(self, lease: Lease, event: worker_pb2.Event, descriptors: list[int]) -> None:

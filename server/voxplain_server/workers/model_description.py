@@ -8,7 +8,7 @@ from voxplain_server.methods import all_methods
 from voxplain_server.methods.method import DonorMethod, Method
 from voxplain_server.methods.variant import variant_of
 from voxplain_server.models.cautions import describe_cautions
-from voxplain_server.models.fit import describe_fit
+from voxplain_server.models.grid_fit import describe_fit
 from voxplain_server.models.model import Model, OutputKind
 from voxplain_server.models.target_check import supported_scales
 from voxplain_server.models.traits import ModelTraits

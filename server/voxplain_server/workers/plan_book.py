@@ -12,7 +12,7 @@ from voxplain.v1 import explain_pb2
 
 from voxplain_server.methods.method import Method, PerturbationMethod
 from voxplain_server.models.case import Volumes
-from voxplain_server.workers.links import LinkBook
+from voxplain_server.workers.case_links import LinkBook
 from voxplain_server.workers.planned import Planned
 from voxplain_server.workers.score_board import ScoreBoard
 

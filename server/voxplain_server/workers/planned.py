@@ -11,8 +11,8 @@ from voxplain.v1 import explain_pb2
 
 from voxplain_server.methods.method import PerturbationMethod, Setting
 from voxplain_server.methods.plan import Block, Plan
+from voxplain_server.workers.case_links import CaseLinks, no_links
 from voxplain_server.workers.execution import block_of_plan
-from voxplain_server.workers.links import Links, no_links
 from voxplain_server.workers.plan_cost import estimate_cost
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Planned:
 
     plan: Plan
     blocks: tuple[Block, ...]
-    links: Links
+    links: CaseLinks
     seconds_each: float
 
     @property
@@ -45,7 +45,7 @@ class Planned:
         """Estimate of all its evaluations."""
         return self.seconds_each * int(self.needed.sum())
 
-    def linked(self, links: Links) -> Planned:
+    def linked(self, links: CaseLinks) -> Planned:
         """The same with links."""
         return replace(self, links=links)
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from google.protobuf.message import Message
 from torch import nn
-from voxplain_server.engines.layout import assemble
+from voxplain_server.engines.input_assembly import assemble
 from voxplain_server.engines.torch_engine import TorchEngine
 from voxplain_server.methods.estimate import Estimate
 from voxplain_server.methods.method import GradientMethod, Setting

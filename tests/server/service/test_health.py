@@ -7,8 +7,8 @@ import asyncio
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from voxplain_server.service.access_policy import METHODS
 from voxplain_server.service.health import SERVICES, HealthServer, is_serving
-from voxplain_server.service.policy import METHODS
 
 
 async def test_health_follows_the_life_of_the_server() -> None:

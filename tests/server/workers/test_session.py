@@ -21,7 +21,7 @@ from voxplain_server.workers.catalog import CatalogEntry
 from voxplain_server.workers.channel import Channel, open_pair
 from voxplain_server.workers.held_model import HeldModel, HeldModels
 from voxplain_server.workers.job import Job
-from voxplain_server.workers.opening import opening
+from voxplain_server.workers.open_command import open_command
 from voxplain_server.workers.score_board import ScoreBoard
 from voxplain_server.workers.session import Session
 
@@ -60,7 +60,7 @@ def session_of(asked: Job, entry: CatalogEntry, held: HeldModel, cancelled: Call
     """A session, prepared, with a board."""
     ours, theirs = open_pair()
     execution = explain_pb2.Execution(batch_size=BATCH, block_size=1_000_000)
-    command = opening(asked, entry, execution, lead=True, max_loaded_models=1)
+    command = open_command(asked, entry, execution, lead=True, max_loaded_models=1)
     with ours, theirs:
         session = Session(
             1,

@@ -7,7 +7,7 @@ from typing import TypeVar
 Kind = TypeVar("Kind")
 
 
-def expect(value: object, kind: type[Kind]) -> Kind:
+def checked_cast(value: object, kind: type[Kind]) -> Kind:
     """Give the value back as what it must be: a method's own parameters, or the plan that it made.
 
     Raises:

@@ -19,7 +19,7 @@ from voxplain.inference import open_inference_pb2
 from voxplain.v1 import catalog_pb2, explain_pb2
 from voxplain_server.access import Access, AccessRefused
 from voxplain_server.service import explain as explain_module
-from voxplain_server.service.policy import (
+from voxplain_server.service.access_policy import (
     CATALOG,
     EXPLAIN,
     INFER,

@@ -25,7 +25,7 @@ _KEY = np.dtype([("first", "<u8"), ("second", "<u8")])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Links:
+class CaseLinks:
     """Where the scores of one method's evaluations come from.
 
     Attributes:
@@ -46,9 +46,9 @@ class Links:
         return np.asarray(np.isin(self.method, np.array(methods, np.int32)) & self.taken, dtype=np.bool_)
 
 
-def no_links(evaluations: int) -> Links:
+def no_links(evaluations: int) -> CaseLinks:
     """Every evaluation for itself."""
-    return Links(np.full(evaluations, _NOWHERE, np.int32), np.zeros(evaluations, np.int64))
+    return CaseLinks(np.full(evaluations, _NOWHERE, np.int32), np.zeros(evaluations, np.int64))
 
 
 class LinkBook:
@@ -67,7 +67,7 @@ class LinkBook:
         self._method = np.zeros(0, np.int32)
         self._evaluation = np.zeros(0, np.int64)
 
-    def link(self, index: int, plan: Plan, blocks: Sequence[Block]) -> Links:
+    def link(self, index: int, plan: Plan, blocks: Sequence[Block]) -> CaseLinks:
         """Link the plan of one method.
 
         Args:
@@ -87,7 +87,7 @@ class LinkBook:
             self._link(*first)
         return self._link(index, own, blocks)
 
-    def _link(self, index: int, plan: FingerprintedPlan, blocks: Sequence[Block]) -> Links:
+    def _link(self, index: int, plan: FingerprintedPlan, blocks: Sequence[Block]) -> CaseLinks:
         links, known = no_links(plan.evaluations), self._keys.size
         changing = np.flatnonzero(~plan.unchanged)
         prints = np.ascontiguousarray(plan.fingerprints(self._content)[changing])

@@ -13,7 +13,7 @@ from voxplain_server.methods.fingerprint import CaseContent
 from voxplain_server.methods.method import PerturbationMethod
 from voxplain_server.methods.plan import Plan
 from voxplain_server.models.case import Case
-from voxplain_server.workers.links import LinkBook, Links
+from voxplain_server.workers.case_links import CaseLinks, LinkBook
 
 from tests.fakes import fake_case, fake_setting, linear_formula
 
@@ -53,7 +53,7 @@ def plan_all(case: Case, asked: Sequence[Asked]) -> list[Plan]:
     return plans
 
 
-def link_all(case: Case, plans: Sequence[Plan], budget: explain_pb2.Budget | None = None) -> list[Links]:
+def link_all(case: Case, plans: Sequence[Plan], budget: explain_pb2.Budget | None = None) -> list[CaseLinks]:
     book = LinkBook(case.volumes, budget or explain_pb2.Budget())
     return [book.link(index, plan, plan.blocks) for index, plan in enumerate(plans)]
 

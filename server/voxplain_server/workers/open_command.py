@@ -10,7 +10,7 @@ from voxplain_server.workers.catalog import CatalogEntry
 from voxplain_server.workers.job import Job
 
 
-def opening(
+def open_command(
     job: Job, entry: CatalogEntry, execution: explain_pb2.Execution, *, lead: bool, max_loaded_models: int
 ) -> worker_pb2.Open:
     """Tell a worker all it needs to know of a job; the descriptor of the job's memory goes with it.

@@ -10,9 +10,9 @@ import grpc
 import grpc.aio
 from voxplain.errors import InvalidSpec, PermissionDenied, Unauthenticated, VoxplainError
 
+from voxplain_server.service.access_policy import Caller, Policy
 from voxplain_server.service.call_observer import CallObserver
 from voxplain_server.service.message_bound import check_message
-from voxplain_server.service.policy import Caller, Policy
 from voxplain_server.service.status import abort_with, conceal
 from voxplain_server.service.writing import write_to
 
@@ -30,7 +30,7 @@ class TokenReader(Protocol):
         """The subject and the scopes of a token that is taken."""
 
 
-class Guard(grpc.aio.ServerInterceptor):
+class AccessGuard(grpc.aio.ServerInterceptor):
     """Stands before every method of the service port.
 
     gRPC reads the one message of a unary call before it calls the handler. So every method is served as a stream: who calls is

@@ -10,7 +10,7 @@ import pytest
 import torch
 from voxplain_server.engines.batch_buffer import BatchBuffer
 from voxplain_server.engines.device_buffer import DeviceBuffer
-from voxplain_server.engines.layout import assemble, assemble_tensors
+from voxplain_server.engines.input_assembly import assemble, assemble_tensors
 from voxplain_server.models.case import Case
 
 from tests.server.engines.tiny_models import TINY_MODELS, apply, early, knee, knee_without_batch, late, replacements

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from voxplain.errors import InvalidSpec
 from voxplain.volume import Geometry
 from voxplain_server.models.axis_map import AxisMap, lay_over
-from voxplain_server.models.fit import MAX_GRID_VOXELS, describe_fit, plan_fit
+from voxplain_server.models.grid_fit import MAX_GRID_VOXELS, describe_fit, plan_fit
 from voxplain_server.models.model import Fit
 
 from tests.server.models.editing import modality
