@@ -47,6 +47,7 @@ from voxplain_server.workers.ledger import Ledger
 from voxplain_server.workers.pool import WorkerPool
 from voxplain_server.workers.pool_settings import PoolSettings
 from voxplain_server.workers.reloading import Reloader
+from voxplain_server.workers.required_device import DeviceMissing, require_device
 
 VERSION = version("voxplain")
 FAREWELL_SECONDS = 3.0
@@ -63,7 +64,7 @@ def serve(settings: Settings) -> int:
     prefer_throughput()
     try:
         return asyncio.run(_serve(settings))
-    except (PortTaken, AccessRefused) as refused:
+    except (PortTaken, AccessRefused, DeviceMissing) as refused:
         sys.stderr.write(f"voxplain-server: {refused}\n")
         return 1
 
@@ -133,6 +134,7 @@ async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Part
         raise PortTaken("the port of --metrics-port cannot be bound: choose another") from None
     running.callback(metrics_server.stop)
 
+    await require_device(settings.device)
     pool_settings = _pool_settings(settings)
     reloader = Reloader(settings.models, settings=pool_settings, changed=partial(_tell_models, log))
     await reloader.fill()

@@ -3,7 +3,10 @@
 Debian's buildah does it, with chroot isolation and the vfs storage, on a base that debootstrap makes. What pip would fetch is
 fetched here and handed in as a folder, so that the build itself looks nowhere else. Needs root, buildah and debootstrap.
 
-    python -m tests.image [--base IMAGE] [--keep]
+    python -m tests.image [--target cpu|gpu] [--base IMAGE] [--keep]
+
+The target `gpu` needs no GPU: every library that CUDA needs must be found but the driver's, the server must refuse to start on
+`cuda` for want of a device, and explain the demo on the CPU. pip must find torch's CUDA build; takes 40 GB of disk.
 """
 
 from __future__ import annotations
@@ -26,11 +29,30 @@ CACHE = ROOT / ".image-test"
 SUITE = "bookworm"
 PACKAGES = "python3,python3-venv,ca-certificates"
 IMAGE = "localhost/voxplain:image-test"
+EXTRAS = {"cpu": "server-cpu", "gpu": "server"}
+BESIDE = {"cpu": (), "gpu": ("onnxruntime-gpu[cuda,cudnn]",)}
+"""What the Dockerfile installs with the package."""
 BASE = "localhost/voxplain-base:image-test"
 COMPILERS = ("gcc", "cc", "g++", "c++", "clang", "ld", "as", "make", "cargo", "go")
 READY_SECONDS = 300
 MODALITIES = ("t1", "t1c", "t2", "flair")
 BUILDAH = ("buildah", "--storage-driver", "vfs")
+
+DRIVER = {"libcuda.so.1"}
+"""Comes with the node."""
+CUDA_LIBRARIES = """
+import ctypes, json, pathlib, onnxruntime, torch
+onnxruntime.preload_dlls()
+place = pathlib.Path(onnxruntime.__file__).parent / "capi"
+missing = []
+try:
+    ctypes.CDLL(str(place / "libonnxruntime_providers_shared.so"), ctypes.RTLD_GLOBAL)
+    ctypes.CDLL(str(place / "libonnxruntime_providers_cuda.so"))
+except OSError as error:
+    missing.append(str(error).split(":")[0])
+print(json.dumps({"torch": torch.version.cuda, "missing": missing}))
+"""
+"""Asked inside the image. The loader names the first library that it lacks."""
 
 
 class ImageTestFailed(RuntimeError):
@@ -40,6 +62,7 @@ class ImageTestFailed(RuntimeError):
 def main() -> int:
     """Build, look into the image, run it. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="make image-test", description=__doc__)
+    parser.add_argument("--target", choices=[*EXTRAS], default="cpu", help="of the Dockerfile")
     parser.add_argument("--base", help="base image; default: one that debootstrap makes")
     parser.add_argument("--keep", action="store_true", help="keep the image that was built")
     given = parser.parse_args()
@@ -49,9 +72,11 @@ def main() -> int:
         return 2
     CACHE.mkdir(exist_ok=True)
     try:
-        build(given.base or make_base())
+        build(given.base or make_base(), given.target)
         with mounted() as root:
             look_into(root)
+            if given.target == "gpu":
+                find_cuda(root)
             explain_through(root)
     except ImageTestFailed as failed:
         sys.stderr.write(f"image-test: {failed}\n")
@@ -86,26 +111,27 @@ def mirror() -> list[str]:
     return []
 
 
-def fetch_wheels() -> Path:
+def fetch_wheels(target: str) -> Path:
     """Everything that the build installs, and what builds the package itself, as this host's pip finds it."""
-    wheels = CACHE / "wheels"
+    wheels = CACHE / f"wheels-{target}"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
     wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
-    for extra in ("compute", "front", "server-cpu"):
+    wanted += BESIDE[target]
+    for extra in ("compute", "front", EXTRAS[target]):
         wanted += [each for each in extras[extra] if not each.startswith("voxplain[")]
     constraint = ["--constraint", str(ROOT / "constraints.txt")]
     run([sys.executable, "-m", "pip", "download", "--quiet", *constraint, "--dest", str(wheels), *wanted])
     return wheels
 
 
-def build(base: str) -> None:
-    """Build the target cpu; pip takes what was fetched and looks nowhere else."""
-    volume = f"{fetch_wheels()}:/wheels:ro"
+def build(base: str, target: str) -> None:
+    """Build a target; pip takes what was fetched and looks nowhere else."""
+    volume = f"{fetch_wheels(target)}:/wheels:ro"
     arguments = ("BASE=" + base, "PIP_FIND_LINKS=/wheels", "PIP_NO_INDEX=1")
     given = [part for each in arguments for part in ("--build-arg", each)]
     options = ["--isolation", "chroot", "--format", "docker", "--pull-never", "--volume", volume]
-    command = [*BUILDAH, "build", *options, *given, "--target", "cpu", "--tag", IMAGE, str(ROOT)]
+    command = [*BUILDAH, "build", *options, *given, "--target", target, "--tag", IMAGE, str(ROOT)]
     run(command, show=True)
 
 
@@ -133,6 +159,25 @@ def look_into(root: Path) -> None:
     print(f"image-test: {size / 1e6:,.0f} MB in the image")
 
 
+def find_cuda(root: Path) -> None:
+    """See that CUDA would be found, and that a host without a device is told so."""
+    told = in_image(root, ["python3", "-c", CUDA_LIBRARIES])
+    report, _ = told.communicate(timeout=READY_SECONDS)
+    expect(told.returncode == 0, "the libraries of CUDA could not be looked up")
+    found = json.loads(report)
+    expect(found["torch"] is not None, "the image holds a torch without CUDA: let pip look where its CUDA build is")
+    expect(set(found["missing"]) <= DRIVER, f"ONNX Runtime's CUDA provider lacks {sorted(set(found['missing']) - DRIVER)}")
+    lacking = ", ".join(found["missing"]) or "nothing"
+    print(f"image-test: torch for CUDA {found['torch']}; ONNX Runtime's CUDA provider lacks {lacking}")
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        return
+    refusing = in_image(root, ["voxplain-server", "--threads-per-worker", "1", "--device", "cuda"], stderr=subprocess.PIPE)
+    _, said = refusing.communicate(timeout=READY_SECONDS)
+    expect(
+        refusing.returncode == 1 and "--device cuda" in said, "without a device the server does not say that CUDA is missing"
+    )
+
+
 def explain_through(root: Path) -> None:
     """Serve from the image as its user, with a root that cannot be written to, and explain the demo's first case."""
     case = ROOT / "examples/glioma_demo/cases/case-1"
@@ -151,7 +196,7 @@ def explain_through(root: Path) -> None:
 @contextmanager
 def serving(root: Path) -> Iterator[subprocess.Popen[str]]:
     """The image's own command; a server that is not ready in time is killed."""
-    server = in_image(root, ["voxplain-server", "--threads-per-worker", "1"])
+    server = in_image(root, ["voxplain-server", "--threads-per-worker", "1", "--device", "cpu"])
     watchdog = subprocess.Popen(["sh", "-c", f"sleep {READY_SECONDS}; kill -9 {server.pid}"], start_new_session=True)
     try:
         yield server
@@ -163,7 +208,7 @@ def serving(root: Path) -> Iterator[subprocess.Popen[str]]:
             server.wait()
 
 
-def in_image(root: Path, command: Sequence[str]) -> subprocess.Popen[str]:
+def in_image(root: Path, command: Sequence[str], *, stderr: int | None = None) -> subprocess.Popen[str]:
     """A command in the image: its variables, user 65532 without capabilities, everything read-only but a small /tmp.
 
     A mount namespace does what a runtime would: buildah's chroot isolation leaves the root writable.
@@ -184,6 +229,7 @@ def in_image(root: Path, command: Sequence[str]) -> subprocess.Popen[str]:
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *command],
         env=variables | {"VOXPLAIN_HOST": "127.0.0.1"},
         stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
 

@@ -28,6 +28,7 @@ from voxplain_server.models.description import model_from_json
 from voxplain_server.models.remote_access import NO_REMOTE, RemoteAccess
 from voxplain_server.workers.channel import Channel, ChannelBroken
 from voxplain_server.workers.faults import describe_fault, tell_uncaught
+from voxplain_server.workers.freed_memory import FreedMemory
 from voxplain_server.workers.held_model import Held, HeldModels
 from voxplain_server.workers.host_facts import device_name, package_versions
 from voxplain_server.workers.memory import close_all
@@ -63,6 +64,7 @@ class Compute:
         self._remote = remote
         self._models = HeldModels(threads=threads, device=device, remote=remote)
         self._session: Session | None = None
+        self._freed = FreedMemory()
         self._inference: tuple[int, FileSession] | None = None
         self._cancelled_call = 0
         self._cancelled_method: tuple[int, int] | None = None
@@ -150,6 +152,7 @@ class Compute:
             self._send(call, checked=checked)
         elif kind == "open":
             self._close()
+            self._freed.begin()
             model, traits = model_from_json(command.open.model_json)
             held = self._models.hold(model, most=command.open.max_loaded_models)
             self._session = Session(
@@ -170,11 +173,16 @@ class Compute:
             if kind == "attach":
                 self._session.attach(descriptors.pop(0), command.attach.evaluations)
             elif kind == "evaluate":
+                self._turn_to(self._session, command.evaluate.method)
                 self._send(call, block_done=self._session.evaluate(command.evaluate.method, command.evaluate.block))
             elif kind == "attribute":
+                self._turn_to(self._session, command.attribute.method)
                 self._send(call, estimated=self._session.attribute(command.attribute.method))
             elif kind == "estimate":
                 self._send(call, estimated=self._session.estimate(command.estimate))
+
+    def _turn_to(self, session: Session, method: int) -> None:
+        self._freed.turn_to(method, evaluations=session.evaluations_of(method))
 
     def _infer(self, call: int, asked: worker_pb2.Infer, memory: int) -> None:
         self._close()
@@ -214,7 +222,7 @@ class Compute:
         """Give back to the system what the last call needed."""
         if held is not None:
             held.rest()
-        _trim()
+        self._freed.give_back()
 
     def _send(self, call: int, **event: object) -> None:
         self._channel.send(worker_pb2.Event(call=call, **event))  # type: ignore[arg-type]
@@ -235,15 +243,6 @@ def _offer_itself_to_the_kernel() -> None:
 
 def _preload() -> None:
     importlib.import_module("captum.attr")
-
-
-def _trim() -> None:
-    """Give freed memory back to the system: with our allocator settings glibc keeps all of it."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except AttributeError:
-        # Another C library than glibc has no such call, and no such settings.
-        return
 
 
 def main() -> None:

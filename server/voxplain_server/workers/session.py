@@ -195,6 +195,10 @@ class Session:
         told.evaluated = evaluated
         return told
 
+    def evaluations_of(self, index: int) -> int:
+        """What a method of the call takes, as far as it is known without grouping voxels."""
+        return self._method(index).count_evaluations(self._params(index), [volume.shape for volume in self._case.volumes])
+
     def interrupt(self) -> None:
         """Stop the pass under way; called from another thread, after `cancelled` has become true."""
         interrupt = getattr(self._evaluator, "interrupt", None)
@@ -260,13 +264,18 @@ class Session:
     def _method(self, index: int) -> Method:
         return all_methods()[(self._spec.methods[index].WhichOneof("method") or "").replace("_", "-")]
 
+    def _params(self, index: int) -> Message:
+        asked = self._spec.methods[index]
+        params: Message = getattr(asked, asked.WhichOneof("method") or "")
+        return params
+
     def _setting(self, index: int) -> Setting:
         asked = self._spec.methods[index]
         return Setting(
             case=self._case,
             score=self._target.score,
             base_score=self._target.value,
-            params=getattr(asked, asked.WhichOneof("method") or ""),
+            params=self._params(index),
             seed=self._spec.seed,
             key=asked.key,
             traits=self._traits,
@@ -304,13 +313,11 @@ class Session:
 
     def _expected(self, index: int) -> worker_pb2.Outline:
         """As `_outline`, as far as it is known without grouping voxels: no blocks, and evaluations by the method's estimate."""
-        method, asked = self._method(index), self._spec.methods[index]
-        params = getattr(asked, asked.WhichOneof("method") or "")
-        fatal = next((each for each in method.remarks(params, self.held.model, self._traits) if each.fatal), None)
+        method = self._method(index)
+        fatal = next((each for each in method.remarks(self._params(index), self.held.model, self._traits) if each.fatal), None)
         if fatal is not None:
             return worker_pb2.Outline(refused=describe_fault(UnsupportedByModel(fatal.reason, fatal.message)))
-        shapes = [volume.shape for volume in self._case.volumes]
-        return worker_pb2.Outline(gradient=method.needs_gradients, evaluations=method.count_evaluations(params, shapes))
+        return worker_pb2.Outline(gradient=method.needs_gradients, evaluations=self.evaluations_of(index))
 
     def _outline(self, index: int) -> worker_pb2.Outline:
         expected = self._expected(index)
@@ -364,8 +371,7 @@ class Session:
         done = estimate.passes + estimate.saved if evaluations is None else evaluations
         if self._sender is not None and want != worker_pb2.WANT_ERROR:
             self._sender.send(asked.key, estimate, snapshot=want == worker_pb2.WANT_SNAPSHOT, evaluations=done)
-        params = getattr(asked, asked.WhichOneof("method") or "")
-        remarks = method.remarks(params, self.held.model, self._traits)
+        remarks = method.remarks(self._params(index), self.held.model, self._traits)
         result = make_result(
             estimate,
             engine=engine,
