@@ -29,6 +29,7 @@ from voxplain_server.engines.incremental_tail import run_keeping
 from voxplain_server.engines.incremental_walks import Walk
 from voxplain_server.engines.input_assembly import assemble_tensors
 from voxplain_server.engines.input_change import InputLayout
+from voxplain_server.engines.packed_twin import install_packed
 from voxplain_server.engines.perturbation import Perturbation
 from voxplain_server.engines.torch_engine import placed_twin
 from voxplain_server.graph.locality import Locality, analyse_locality
@@ -107,6 +108,7 @@ class IncrementalEvaluator:
         self._max_share = max_share
         twin = build_twin(graph, dtype=dtype, outputs=[model.output.score_name])
         placed_twin(twin, device=self._device, dtype=dtype, threads=threads)
+        install_packed(twin, only_forwards=True)
         self._twin = twin
         self._layout = InputLayout(model)
         self._prepared: dict[tuple[ExactShape, ...], _Prepared] = {}

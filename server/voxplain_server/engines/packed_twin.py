@@ -1,4 +1,4 @@
-"""Packed convolutions in a twin that is differentiated."""
+"""Packed convolutions in a twin."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from torch import Tensor, fx
 from voxplain_server.engines.packed_convolution import PackedConvolution, is_packable, pack_module
 
 
-def install_packed(twin: fx.GraphModule) -> None:
-    """Let the convolutions of a twin compute packed, forwards and for gradients of their operands backwards."""
+def install_packed(twin: fx.GraphModule, *, only_forwards: bool = False) -> None:
+    """Let the convolutions of a twin compute packed, forwards and for gradients of their operands backwards.
+
+    Args:
+        twin: changed in place.
+        only_forwards: it is never differentiated, so convolutions whose gradient is none are packed too.
+    """
     for module in twin.modules():
-        if is_packable(module) and _turns(module):
+        if is_packable(module) and (only_forwards or _turns(module)):
             module.forward = _Differentiable(module)
 
 

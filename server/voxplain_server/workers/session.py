@@ -12,6 +12,7 @@ from voxplain.errors import Cancelled, InternalFault, UnsupportedByModel
 from voxplain.v1 import explain_pb2
 from voxplain.worker.v1 import worker_pb2
 
+from voxplain_server.engines.batched_scores import ask
 from voxplain_server.features.feature_cache import FeatureCache
 from voxplain_server.methods import all_methods
 from voxplain_server.methods.estimate import Estimate
@@ -100,7 +101,7 @@ class Session:
         """
         self._fitted = build_case(self.held.model, self._tensors.read(), donors=asks_for_donors(self._spec.methods))
         self._sender = MapSender(call=self.call, channel=self._channel, maker=MapMaker(self._fitted, self._spec.grid))
-        self._stop_if_asked()
+        ask(self._cancelled)
         answered_at = time.monotonic()
         answer = self._evaluator.answer(self._case)
         self._answer_seconds = time.monotonic() - answered_at
@@ -113,7 +114,7 @@ class Session:
         prepared.digests.extend(self._tensors.digests())
         self._answer_early(prepared.prediction)
         for index in range(len(self._spec.methods)):
-            self._stop_if_asked()
+            ask(self._cancelled)
             outline = self._outline(index)
             prepared.outlines.append(outline)
             prepared.prediction.plans.append(self._announce(index, outline))
@@ -238,10 +239,6 @@ class Session:
     @property
     def _batch_size(self) -> int:
         return self._command.execution.batch_size if self.held.model.batched else 1
-
-    def _stop_if_asked(self) -> None:
-        if self._cancelled():
-            raise Cancelled("CANCELLED", "the client cancelled")
 
     def _scores(self, plan: Plan, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Ask the model for some evaluations of a plan."""
