@@ -86,7 +86,7 @@ def test_panels_name_modality_side_position_and_share(tmp_path: Path) -> None:
     found = texts(draw(tmp_path, [spot_row(GROWS_RIGHT)]))
     assert found.count("R") == found.count("L") == 4
     assert {"t1", "t1c", "A", "P", "occlusion", "67 % of positive mass"} <= set(found)
-    assert "axial, z = +8 mm (superior)\nslice 5 of 10" in found
+    assert "axial, z = +8 mm (superior)\nslice 4 (0 to 9)" in found
 
 
 @pytest.mark.parametrize(("affine", "side"), [(GROWS_RIGHT, "left"), (GROWS_LEFT, "right")])
@@ -169,8 +169,8 @@ def test_modalities_on_other_grids_show_a_slice_of_their_own(tmp_path: Path) -> 
     row = OverviewRow(key="gradient", is_signed=True, maps=maps)
     header = write_header(record(), convention="radiological")
     found = texts(draw_overview(tmp_path / "o.png", rows=[row], images=images, text=header))
-    assert "sagittal, x = +5 mm (right)\nslice 2 of 4" in found
-    assert "coronal, y = +15 mm (anterior)\nslice 4 of 4" in found
+    assert "sagittal, x = +5 mm (right)\nslice 1 (0 to 3)" in found
+    assert "coronal, y = +15 mm (anterior)\nslice 3 (0 to 3)" in found
 
 
 def test_2d_cases_and_cases_without_an_affine_are_drawn(tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ def test_an_outline_is_drawn_in_every_panel(tmp_path: Path) -> None:
 
 
 def test_a_slice_may_be_chosen_by_index_or_position(tmp_path: Path) -> None:
-    assert "slice 3 of 10" in " ".join(texts(draw(tmp_path, [spot_row(GROWS_RIGHT)], slice_at=2)))
-    assert "slice 8 of 10" in " ".join(texts(draw(tmp_path, [spot_row(GROWS_RIGHT)], slice_at=14.0)))
+    assert "slice 2 (0 to 9)" in " ".join(texts(draw(tmp_path, [spot_row(GROWS_RIGHT)], slice_at=2)))
+    assert "slice 7 (0 to 9)" in " ".join(texts(draw(tmp_path, [spot_row(GROWS_RIGHT)], slice_at=14.0)))
 
 
 def test_the_fullest_slice_is_that_of_most_methods_and_not_of_the_loudest() -> None:

@@ -71,8 +71,8 @@ def test_the_position_is_told_in_millimetres() -> None:
     affine = np.diag([2.0, 2.0, 3.0, 1.0])
     affine[2, 3] = -30.0
     view = view_slices(Geometry((8, 8, 20), affine))
-    assert view.position(14) == ("axial, z = +12 mm (superior)", "slice 15 of 20")
-    assert view.position(8) == ("axial, z = -6 mm (inferior)", "slice 9 of 20")
+    assert view.position(14) == ("axial, z = +12 mm (superior)", "slice 14 (0 to 19)")
+    assert view.position(8) == ("axial, z = -6 mm (inferior)", "slice 8 (0 to 19)")
     assert view.index_at(12.4) == 14
     assert view.index_at(999.0) == 19
 
@@ -87,7 +87,7 @@ def test_the_reach_goes_from_border_to_border_whichever_way_the_slices_run() -> 
 def test_without_an_affine_no_side_is_claimed() -> None:
     view = view_slices(Geometry((8, 8, 20)))
     assert (view.left, view.right, view.top, view.bottom) == ("", "", "", "")
-    assert view.position(3) == ("position not known", "slice 4 of 20")
+    assert view.position(3) == ("position not known", "slice 3 (0 to 19)")
 
 
 def test_a_2d_grid_is_its_own_slice() -> None:

@@ -59,7 +59,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--grid", choices=("input", "model"), help="grid of the maps; default: input")
     add("--replay", type=Path, metavar="RECORD", help="do the explanation of a record.json again and compare the bytes")
     add("--outline", type=Path, metavar="FILE", help="mask whose border is drawn in the overview")
-    add("--slice", metavar="N|MMmm", help="slice of the overview: an index, or a position such as 12mm")
+    add("--slice", metavar="N|MMmm", help="slice of the overview: an index from 0, or a position such as 12mm")
     add("--convention", choices=("radiological", "neurological"), default="radiological", help="left and right in the overview")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
     add("--overwrite", action="store_true", help="replace the explanation that DIR holds: its maps are removed")

@@ -88,11 +88,11 @@ class SliceView:
         return np.stack(cuts, axis=-1)
 
     def position(self, index: int) -> tuple[str, ...]:
-        """Where the slice lies, for people: ("axial, z = +12 mm (superior)", "slice 35 of 64")."""
+        """Where the slice lies, for people: ("axial, z = +12 mm (superior)", "slice 34 (0 to 63)"); as `--slice` counts."""
         shape, affine = self.geometry.shape, self.geometry.affine
         if self.slice_axis is None:
             return (self.plane,)
-        place = f"slice {index + 1} of {shape[self.slice_axis]}"
+        place = f"slice {index} (0 to {shape[self.slice_axis] - 1})"
         if affine is None:
             return ("position not known", place)
         code = _codes(self.geometry)[self.slice_axis]

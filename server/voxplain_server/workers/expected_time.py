@@ -38,8 +38,9 @@ _VOXEL_BYTES = 4
 _FORWARDS_AND_BACKWARDS: Mapping[str, float] = {
     "grad-cam": 0.6,
     "guided-grad-cam": 0.55,
-    "deep-lift": 2.0,
-    "integrated-gradients": 0.9,
+    "deep-lift": 2.3,
+    "smooth-grad": 1.15,
+    "integrated-gradients": 1.05,
     "gradient-shap": 1.2,
 }
 """What a pass of a method takes over a plain gradient, where it is not about the same: DeepLIFT goes forward twice and computes
