@@ -66,8 +66,8 @@ bench: setup ## Measure speed and memory beside their bounds; writes docs/benchm
 bench-full: setup ## The same for other networks and volumes, with what is bad in it: hours, goes on where it stopped
 	$(BIN)/python -m tests.benchmarks.full
 
-image-test: setup ## Build the image with buildah, without an engine, and explain the demo through it (root; Debian's buildah, debootstrap)
-	$(BIN)/python -m tests.image
+image-test: setup ## Build the image with buildah, without an engine, and explain the demo through it (root; Debian's buildah, debootstrap; TARGET=gpu)
+	$(BIN)/python -m tests.image --target $(or $(TARGET),cpu)
 
 neighbours: setup ## Clients and servers of other projects (Triton's client, ...), each in an environment of its own, beside ours
 	$(BIN)/python -m tests.neighbours
