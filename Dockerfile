@@ -8,7 +8,7 @@ FROM ${BASE} AS source
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-COPY constraints.txt pyproject.toml hatch_build.py README.md ./
+COPY constraints.txt pyproject.toml hatch_build.py README.md LICENSE ./
 COPY proto proto
 COPY server server
 COPY client client
