@@ -13,7 +13,7 @@ import pytest
 from voxplain_server.observe.metrics import Metrics
 from voxplain_server.settings import read_settings
 
-from tests.deploy.rendering import BASE, KUSTOMIZE, render
+from tests.deploy.rendering import BASE, KUSTOMIZE, render, render_with
 
 KUBERNETES = "1.33"
 OVERLAYS = ("cpu", "gpu", "mtls", "autoscale")
@@ -53,6 +53,17 @@ def test_every_manifest_fits_its_schema(manifests: list[Manifest]) -> None:
             jsonschema.validate(each, SCHEMAS[each["kind"]])
         else:
             kubernetes_validate.validate(each, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("components", [("mtls",), ("egress",), ("cache",), ("mtls", "egress", "cache")], ids="+".join)
+def test_every_component_goes_on_top_of_the_base_and_of_every_overlay(folder: Path, components: tuple[str, ...]) -> None:
+    if folder.name == "mtls":
+        components = tuple(each for each in components if each != "mtls")
+    manifests = render_with(folder, components)
+    test_every_manifest_fits_its_schema(manifests)
+    test_the_pod_keeps_to_the_restricted_standard(manifests)
+    test_everything_lives_in_one_namespace_that_enforces_the_restricted_standard(manifests)
 
 
 def test_a_manifest_with_a_misspelt_field_would_not() -> None:
@@ -137,13 +148,14 @@ def test_the_gpu_overlay_asks_for_one_gpu_and_computes_on_it() -> None:
     assert container(manifests)["image"].endswith("-gpu")
 
 
-def test_the_mtls_overlay_starts_a_server_that_asks_for_certificates(tmp_path: Path) -> None:
-    manifests = render(KUSTOMIZE / "overlays" / "mtls")
+@pytest.mark.parametrize("overlay", ["base", "overlays/cpu", "overlays/gpu", "overlays/autoscale"])
+def test_the_mtls_component_starts_a_server_that_asks_for_certificates(overlay: str, tmp_path: Path) -> None:
+    plain, manifests = render(KUSTOMIZE / overlay), render_with(KUSTOMIZE / overlay, ["mtls"])
     told = variables(manifests)
     assert "VOXPLAIN_INSECURE" not in told
     (volume,) = [each for each in pod(manifests)["volumes"] if each["name"] == "tls"]
     (mount,) = [each for each in container(manifests)["volumeMounts"] if each["name"] == "tls"]
-    assert "secret" in volume
+    assert volume["secret"]["secretName"] == "voxplain-tls"
     # The paths of the pod, moved to where this test can put files.
     for name in ("TLS_CERT", "TLS_KEY", "TLS_CLIENT_CA"):
         path = Path(told[f"VOXPLAIN_{name}"])
@@ -153,6 +165,44 @@ def test_the_mtls_overlay_starts_a_server_that_asks_for_certificates(tmp_path: P
     settings = read_settings(["--models", str(tmp_path), "--host", "0.0.0.0"], told)
     assert settings.access.encrypted and settings.access.knows_callers and not settings.insecure
     assert "appProtocol" not in one(manifests, "Service")["spec"]["ports"][0]
+    # What the overlay is for stays: its device, its resources, its replicas, its other variables.
+    assert {name: value for name, value in variables(plain).items() if name != "VOXPLAIN_INSECURE"}.items() <= told.items()
+    assert container(manifests)["resources"] == container(plain)["resources"]
+    assert one(manifests, "Deployment")["spec"].get("replicas") == one(plain, "Deployment")["spec"].get("replicas")
+
+
+def test_the_mtls_overlay_is_the_cpu_overlay_with_the_component() -> None:
+    assert render(KUSTOMIZE / "overlays" / "mtls") == render_with(KUSTOMIZE / "overlays" / "cpu", ["mtls"])
+
+
+def test_the_egress_component_opens_names_labelled_servers_and_the_collector_and_nothing_else() -> None:
+    manifests = render_with(KUSTOMIZE / "overlays" / "cpu", ["egress"])
+    policy = one(manifests, "NetworkPolicy", "voxplain-egress")["spec"]
+    labels = one(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert policy["policyTypes"] == ["Egress"]
+    assert "ingress" not in policy
+    names, servers, collector = policy["egress"]
+    assert {(each["port"], each["protocol"]) for each in names["ports"]} == {(53, "UDP"), (53, "TCP")}
+    # An empty selector of namespaces alone would open every pod: the label stands beside it, in one condition.
+    assert servers == {"to": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"voxplain.remote": "true"}}}]}
+    assert collector["ports"] == [{"port": 4317}]
+    # The others of the base stay as they are: what is not named here stays denied.
+    test_selectors_select_the_pod_and_all_else_is_denied(manifests)
+
+
+def test_the_cache_component_gives_the_server_a_folder_that_it_may_write(tmp_path: Path) -> None:
+    manifests = render_with(KUSTOMIZE / "overlays" / "cpu", ["cache"])
+    folder = variables(manifests)["VOXPLAIN_CACHE"]
+    assert read_settings(["--models", str(tmp_path), "--host", "0.0.0.0"], variables(manifests)).cache == Path(folder)
+    writable = {each["mountPath"]: each["name"] for each in container(manifests)["volumeMounts"] if not each.get("readOnly")}
+    assert set(writable) == {"/tmp", folder}
+    (volume,) = [each for each in pod(manifests)["volumes"] if each["name"] == writable[folder]]
+    claim = one(manifests, "PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"])
+    # Old and new pods hold it at the same time while they roll.
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert pod(manifests)["securityContext"]["fsGroup"] == pod(manifests)["securityContext"]["runAsGroup"]
 
 
 def test_the_autoscaler_follows_a_metric_that_the_server_has() -> None:
