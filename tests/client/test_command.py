@@ -225,7 +225,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     error = ModuleNotFoundError("no rich", name="rich")
     monkeypatch.setattr("voxplain_client.command.models.open_client", lambda options: (_ for _ in ()).throw(error))
     assert main(["models"]) == 2
-    assert "pip install 'voxplain[imaging]'" in capsys.readouterr().err
+    assert "pip install '.[imaging]'" in capsys.readouterr().err
 
 
 def files_of(folder: Path) -> set[str]:

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in _IMAGING:
             raise
-        print(f"voxplain: {error.name} is not installed: pip install 'voxplain[imaging]'", file=sys.stderr)
+        print(f"voxplain: {error.name} is not installed: in voxplain's checkout, pip install '.[imaging]'", file=sys.stderr)
         return REFUSED
     except OSError as error:
         print(f"voxplain: {error.strerror or 'a file cannot be written'}: check --out", file=sys.stderr)
