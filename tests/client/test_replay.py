@@ -67,12 +67,14 @@ def test_other_maps_are_told_and_the_exit_code_is_1(
     data = json.loads(record.read_text())
     data["maps"][0]["sha256"] = "0" * 64
     data["package_versions"] = {"onnxruntime": "1.0"}
+    data["metadata_digest"] = "f" * 64
     record.write_text(json.dumps(data))
     assert replay(server, record, write_case(tmp_path)) == 1
     printed = capsys.readouterr().out
     assert "replay big t1 attribution: DIFFERENT" in printed
     assert "replay big t1c attribution: same bytes" in printed
     assert "not as it was: onnxruntime: was 1.0, is absent" in printed
+    assert f"not as it was: metadata.json (SHA-256): was {'f' * 64}, is " in printed
 
 
 def test_another_model_file_is_refused(

@@ -91,6 +91,7 @@ def name_differences(before: explain_pb2.ExplanationRecord, after: explain_pb2.E
         f"{name}: was {old or 'unknown'}, is {new or 'unknown'}"
         for name, old, new in (
             ("voxplain", before.voxplain_version, after.voxplain_version),
+            ("metadata.json (SHA-256)", before.metadata_digest, after.metadata_digest),
             ("device", before.device, after.device),
             ("engine", before.execution.engine, after.execution.engine),
             ("threads per worker", str(before.execution.threads_per_worker), str(after.execution.threads_per_worker)),
