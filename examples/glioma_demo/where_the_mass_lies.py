@@ -58,7 +58,7 @@ def weigh_all(out: Path, tumours: Mapping[Modality, NDArray[np.bool_]]) -> list[
 
 def tabulate(masses: list[MethodMass], *, even: Shares) -> Table:
     """One row per method; the last row is a map that is the same on every brain voxel, which knows nothing."""
-    title = "Where each map lies, in % of its positive (pos.) and absolute values (abs.); most on T1c's tumour first"
+    title = "Where each map lies, in % of its positive (pos.) and absolute values (abs.)"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("method", no_wrap=True)
     for sign in ("pos.", "abs."):
@@ -71,9 +71,10 @@ def tabulate(masses: list[MethodMass], *, even: Shares) -> Table:
         table.add_row(name, *_percent(mass.positive), *_percent(mass.absolute))
     table.add_section()
     table.add_row("an even map", *_percent(even), *_percent(even), style="dim")
+    table.caption = "the method whose positive values lie most on T1c's tumour comes first"
     if any(mass.shared for mass in masses):
-        table.caption = "* one map for all modalities: T1c's outline first, then the others'"
-        table.caption_justify = "left"
+        table.caption += "\n* one map for all modalities: T1c's outline first, then the others'"
+    table.caption_justify = "left"
     return table
 
 
