@@ -99,7 +99,7 @@ the proportional set size summed over the server's process tree, with memory fil
 
 **Upload** is bound by two cores: 0.14 GB take 0.10 s of the client's processor time (checksum, one copy, the socket) and 0.16 s
 of the front's (socket, gRPC's three copies, checksum, 0.07 s for pages never used before); what else runs on the host shows
-at once. Runs of the same code on a shared host gave medians of 0.62, 0.65, 0.66, 0.72, 0.74, 0.78 and 0.86 GB/s. `transport_alone`
+at once. Runs of this code on a shared host gave medians of 0.62, 0.65, 0.66, 0.72, 0.74, 0.78 and 0.86 GB/s. `transport_alone`
 and `storing_alone` are measured in turn with it: what gRPC's Python takes for the same messages when nobody checks or keeps
 them, and what writing the bytes once takes. Tried without gain, each in turn with the code as it is: pages reserved by a thread
 beside (the file's lock makes one wait for the other), writing in a thread in batches of 1, 2, 4 and 8 MiB (the two cores
