@@ -6,9 +6,12 @@ Light: the front imports it, so torch and onnxruntime are imported by the proces
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Collection
 from typing import Literal
+
+from voxplain_server.workers.process import worker_environment
 
 _LACKS = {
     "torch": "this PyTorch is a build without CUDA; install its CUDA build",
@@ -32,7 +35,9 @@ async def require_device(device: Literal["cpu", "cuda"]) -> None:
         return
     command = [sys.executable, "-P", "-m", __name__]
     pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-    asked = await asyncio.create_subprocess_exec(*command, stdin=nothing, stdout=pipe, stderr=nothing)
+    # As a worker has it: without the server's own variables, which may hold secrets.
+    own = worker_environment(1, os.environ)
+    asked = await asyncio.create_subprocess_exec(*command, env=own, stdin=nothing, stdout=pipe, stderr=nothing)
     said, _ = await asked.communicate()
     lack = said.decode("ascii", "replace").strip()
     if asked.returncode != 0 or lack:
