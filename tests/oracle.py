@@ -8,6 +8,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+from voxplain_server.service.case_files import KEPT_NAME
 from voxplain_server.workers.ledger import Ledger
 
 _HELD = re.compile(r'voxplain_held\{resource="([a-z_]+)"\} ([-+0-9.e]+)')
@@ -15,14 +16,16 @@ _SETTLED_SECONDS = 20.0
 
 
 def memory_files(pid: int | str = "self") -> int:
-    """Descriptors of memory files that a process holds open, by the system's books."""
-    found = 0
+    """Descriptors of memory files that a process holds open, by the system's books, but for its upload buffer."""
+    found = kept = 0
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            found += "memfd:voxplain" in str(descriptor.readlink())
+            name = str(descriptor.readlink())
         except OSError:
             continue
-    return found
+        found += "memfd:voxplain" in name
+        kept += f"memfd:{KEPT_NAME}" in name
+    return found - min(kept, 1)
 
 
 def descriptors(pid: int) -> int:

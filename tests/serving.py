@@ -32,6 +32,7 @@ class RunningServer:
         arguments: further arguments of the command.
         environ: variables beside the inherited ones.
         before: words before the command, of something that runs it and keeps its process id.
+        ready_seconds: how long it may take until it is ready.
         address, health_address, metrics_url: where it answers, once it runs.
         ready: the ready line.
         exit_status: set when it has stopped.
@@ -41,6 +42,7 @@ class RunningServer:
     arguments: Sequence[str] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
     before: Sequence[str] = ()
+    ready_seconds: float = READY_SECONDS
     address: str = ""
     health_address: str = ""
     metrics_url: str = ""
@@ -87,7 +89,7 @@ class RunningServer:
             text=True,
         )
         # A timer and not a select on the pipe: text streams buffer.
-        timer = threading.Timer(READY_SECONDS, self._process.kill)
+        timer = threading.Timer(self.ready_seconds, self._process.kill)
         timer.start()
         try:
             line = self._process.stdout.readline() if self._process.stdout is not None else ""

@@ -34,6 +34,7 @@ from voxplain_server.service.access_control import credentials_of, guard_of
 from voxplain_server.service.admission import Admission
 from voxplain_server.service.allocator import keep_buffers
 from voxplain_server.service.background_threads import start_threads
+from voxplain_server.service.case_files import CaseFiles
 from voxplain_server.service.catalog import CatalogAnswers
 from voxplain_server.service.explain import Explanations
 from voxplain_server.service.health import HealthServer
@@ -135,6 +136,13 @@ async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Part
     running.callback(metrics_server.stop)
 
     await require_device(settings.device)
+    files = CaseFiles(ledger)
+    running.push_async_callback(files.close)
+    if limits.upload_buffer_bytes:
+        try:
+            await files.keep(limits.upload_buffer_bytes)
+        except OSError:
+            log.write("no_upload_buffer", level="warning")
     pool_settings = _pool_settings(settings)
     reloader = Reloader(settings.models, settings=pool_settings, changed=partial(_tell_models, log))
     await reloader.fill()
@@ -161,7 +169,14 @@ async def _start(settings: Settings, log: Log, running: AsyncExitStack) -> _Part
     )
     server = create_server(
         Explanations(
-            catalog=catalog, runner=pool, admission=admission, limits=limits, observer=watch, tracer=tracer, ledger=ledger
+            catalog=catalog,
+            runner=pool,
+            admission=admission,
+            limits=limits,
+            observer=watch,
+            tracer=tracer,
+            ledger=ledger,
+            files=files,
         ),
         CatalogAnswers(catalog=catalog, admission=admission, limits=limits, observer=watch),
         Inferences(

@@ -21,7 +21,7 @@ CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
 _KEY_CHARACTERS = 32
 _MAX_MESSAGE_BYTES = 2 * GIB - 1
-_MAY_BE_ZERO = ("queue_length", "reload_seconds")
+_MAY_BE_ZERO = ("queue_length", "reload_seconds", "upload_buffer_bytes")
 _OF_THE_MEMORY = {"max_in_flight_bytes": (3, "a third"), "check_memory_bytes": (2, "half")}
 """Limits whose default is a part of the container's memory."""
 
@@ -40,6 +40,7 @@ class Limits:
 
     max_declared_bytes: int = _setting(2 * GIB, "bytes of all tensors of one call")
     max_in_flight_bytes: int = _setting(4 * GIB, "bytes reserved by all calls together, inputs and maps to come")
+    upload_buffer_bytes: int = _setting(144 * MIB, "memory kept ready for one incoming case, erased after each; 0: none")
     max_tensors: int = _setting(256, "tensors of one call")
     max_chunks: int = _setting(100_000, "chunks of one call")
     max_checkpoint_bytes: int = _setting(2 * MIB, "bytes of a checkpoint that a client hands back")

@@ -18,7 +18,7 @@ from tests.benchmarks.subjects import SUBJECTS
 
 PERMUTATIONS, OUR_PERMUTATIONS = 25, 3
 SAMPLES: dict[str, int] = {"kernel-shap": 300, "lime": 500}
-OUR_SAMPLES = 48
+OUR_SAMPLES = 32
 HEADLINE = ("vgg-like", 128)
 
 

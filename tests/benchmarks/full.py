@@ -10,8 +10,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.part import run_part
@@ -39,22 +41,28 @@ def main() -> int:
         return 2
     held: dict[str, Found] = json.loads(HELD.read_text()) if HELD.exists() else {}
     asked = sys.argv[1:] or [key for key in WORK if key not in held]
-    for number, key in enumerate(asked, start=1):
-        sys.stdout.write(f"== {number} of {len(asked)}: {key}\n")
-        held[key] = measure(key)
-        HELD.write_text(json.dumps({each: held[each] for each in WORK if each in held}, indent=1) + "\n")
-        (ROOT / "docs" / "benchmarks-full.md").write_text(page(held))
+    with tempfile.TemporaryDirectory() as cache:
+        take(asked, held, Path(cache))
     failed = [key for key in asked if held[key]["failed"]]
     sys.stdout.write("".join(f"  failed: {key}: {held[key]['failed']}\n" for key in failed))
     return 1 if failed else 0
 
 
-def measure(key: str) -> Found:
-    """One part of one network and volume."""
+def take(asked: Sequence[str], held: dict[str, Found], cache: Path) -> None:
+    """Measure these into what is held, and write it down after each."""
+    for number, key in enumerate(asked, start=1):
+        sys.stdout.write(f"== {number} of {len(asked)}: {key}\n")
+        held[key] = measure(key, cache)
+        HELD.write_text(json.dumps({each: held[each] for each in WORK if each in held}, indent=1) + "\n")
+        (ROOT / "docs" / "benchmarks-full.md").write_text(page(held))
+
+
+def measure(key: str, cache: Path) -> Found:
+    """One part of one network and volume; `cache` as run_part takes it."""
     name, edge, part = key.split("/")
     began = time.monotonic()
     found: Found = {"figures": [], "failed": ""}
-    for each in run_part(part, name, edge, most_seconds=MOST_SECONDS):
+    for each in run_part(part, name, edge, cache=cache, most_seconds=MOST_SECONDS):
         if isinstance(each, str):
             found["failed"] = each
             continue

@@ -15,11 +15,13 @@ from tests.benchmarks.rows import captum_totals, row
 from tests.benchmarks.sampled_windows import SCORE_SPACINGS, sample_windows
 from tests.benchmarks.subjects import SUBJECTS
 
-BLOCKS = 12
+BLOCKS, FEWER_BLOCKS = 8, 3
+"""Of the headline's network, and of others: some take minutes for a block."""
 
 
-def measure(name: str = "vgg-like", edge: int = 128, blocks: int = BLOCKS) -> Iterator[Figure]:
+def measure(name: str = "vgg-like", edge: int = 128) -> Iterator[Figure]:
     """Parity on windows so large that Captum's whole map is affordable, and on small ones by whole passes; then the rows."""
+    blocks = BLOCKS if name == "vgg-like" else FEWER_BLOCKS
     captum = run_both("occlusion", edge, name)
     with our_server(SUBJECTS[name], edge) as ours:
         compared, engine = _parity(ours, captum["default"])

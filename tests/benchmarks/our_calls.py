@@ -17,6 +17,9 @@ from voxplain_client import Client, ExplanationResult
 from tests.benchmarks.subject import CLASS_INDEX, Subject, Volumes
 from tests.serving import RunningServer
 
+READY_SECONDS = 900.0
+"""A model is checked and its engines are measured before; some networks take ten seconds for a pass at 128^3."""
+
 
 @dataclass(frozen=True, slots=True)
 class OurServer:
@@ -62,7 +65,10 @@ def our_server(subject: Subject, edge: int, *, engine: str = "auto") -> Iterator
     with tempfile.TemporaryDirectory() as scratch:
         models = Path(scratch)
         subject.write_bundle(models, edge)
-        with RunningServer(models, ("--engine", engine)) as server, Client(server.address) as client:
+        with (
+            RunningServer(models, ("--engine", engine), ready_seconds=READY_SECONDS) as server,
+            Client(server.address) as client,
+        ):
             ours = OurServer(client, server.pid, subject, edge)
             ours.explain(["occlusion"], budget=explain_pb2.Budget(max_evaluations=32))
             yield ours

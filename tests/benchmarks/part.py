@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 from tests.benchmarks.figure import Figure
 
@@ -31,22 +32,25 @@ PARTS: dict[str, str] = {
     "many-passes": "gradient_rows:many_passes",
     "equal-error": "equal_error:measure",
     "memory": "memory:measure",
-    "each-method": "each_method:measure",
     "estimates": "estimates:measure",
+    "each-method": "each_method:measure",
     "call": "whole_call:measure",
 }
 """Name -> module and function. `call` comes last: it adds up what Captum took in the parts before it."""
 MARK = "figure "
+MEASURE_ANEW = ("estimates", "each-method")
+"""Parts whose servers do not take engines and rates from the cache: they compare predictions with this minute's speed."""
 MOST_SECONDS: dict[str, float] = {"call": 3600.0}
 OTHERWISE_SECONDS = 1200.0
 
 
-def run_part(name: str, *of: str, most_seconds: float | None = None) -> Iterator[Figure | str]:
+def run_part(name: str, *of: str, cache: Path, most_seconds: float | None = None) -> Iterator[Figure | str]:
     """The figures of a part as they come; a line of text where it fails.
 
     Args:
         name: of PARTS.
         of: subject and edge, where they are not those of the headline.
+        cache: folder in which the parts' servers share what they measure of a model, once for this run and host.
         most_seconds: when it is ended.
     """
     module = f"tests.benchmarks.{PARTS[name].split(':')[0]}"
@@ -54,7 +58,10 @@ def run_part(name: str, *of: str, most_seconds: float | None = None) -> Iterator
         yield "not there"
         return
     command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.part", name, *of]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    environ = {key: value for key, value in os.environ.items() if key != "VOXPLAIN_CACHE"}
+    if name not in MEASURE_ANEW:
+        environ["VOXPLAIN_CACHE"] = str(cache)
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True)
     timer = threading.Timer(most_seconds or MOST_SECONDS.get(name, OTHERWISE_SECONDS), _end, [process.pid])
     timer.start()
     try:

@@ -89,21 +89,25 @@ How many times faster than Captum with glibc's default allocator, and with the t
 
 **The network** (`tests/benchmarks/vgg_like.py`) has the layout of the published glioma classifier (Jin et al. 2023): eleven
 3x3x3 convolutions with BatchNorm in six stages, 46.3 GFLOP for 4 x 128^3, float32, seeded random weights. The case fills 40 %
-of the grid, the rest is zero. **Captum** runs in fresh processes with two threads and its best settings: channels-last memory,
-gradients off for perturbation methods, one perturbation in a pass. Its cost of a perturbation does not depend on where or how
-large it is, so a few are timed and multiplied, and what it spends once is added (ShapleyValueSampling: a Python loop over all
-voxels of the masks for every permutation). **Ours** runs in fresh servers with default options. Occlusion windows are a uniform
-sample of the whole grid, drawn as whole blocks; `whole_grid` and `all_sixteen` are every window. Captum's sixteen are added up
-from the rows above it; nobody waited for them. **Memory** of a worker is its largest resident set; the other memory figures are
-the proportional set size summed over the server's process tree, with memory files that no process maps added.
+of the grid, the rest is zero. **Captum** runs in fresh processes with two threads and its best settings: channels-last
+memory, gradients off for perturbation methods, one perturbation in a pass. Its cost of a perturbation does not depend on
+where or how large it is, so a few are timed and multiplied, and what it spends once is added (ShapleyValueSampling: a Python
+loop over all voxels of the masks for every permutation). **Ours** runs in fresh servers with default options, which share
+what they measure of a model. Occlusion windows are a uniform sample of the whole grid, drawn as whole blocks; `whole_grid`
+and `all_sixteen` are every window. Captum's sixteen are added up from the rows above it; nobody waited for them. **Memory**
+of a worker is its largest resident set; the other memory figures are the proportional set size summed over the server's
+process tree, with memory files that no process maps added.
 
-**Upload** is bound by two cores: 0.14 GB take 0.10 s of the client's processor time (checksum, one copy, the socket) and 0.16 s
-of the front's (socket, gRPC's three copies, checksum, 0.07 s for pages never used before); what else runs on the host shows
-at once. Runs of this code on a shared host gave medians of 0.62, 0.65, 0.66, 0.72, 0.74, 0.78 and 0.86 GB/s. `transport_alone`
-and `storing_alone` are measured in turn with it: what gRPC's Python takes for the same messages when nobody checks or keeps
-them, and what writing the bytes once takes. Tried without gain, each in turn with the code as it is: pages reserved by a thread
-beside (the file's lock makes one wait for the other), writing in a thread in batches of 1, 2, 4 and 8 MiB (the two cores
-are taken already), larger HTTP/2 frames, reads and windows, chunks of 64 to 512 KiB (slower), uploads without turns (the same).
+**Upload** is bound by two cores: 0.14 GB take 0.10 s of the client's processor time (checksum, one copy, the socket) and 0.16
+s of the front's (socket, gRPC's three copies, checksum, writing), of which 0.07 s were for pages never used before until the
+front kept a file with its pages (docs/decisions/0009). In turn with each other, medians of 15: 0.80 GB/s into fresh files,
+1.05 into the kept one, 1.38 for gRPC's Python alone. What else runs on the host shows at once: runs with fresh files gave
+medians between 0.62 and 0.86. `transport_alone` and `storing_alone` are measured in turn with it: what gRPC's Python takes
+for the same messages when nobody checks or keeps them, and what writing the bytes once into a fresh file takes. Tried without
+gain, each in turn with the code as it was: pages reserved by a thread beside (the file's lock makes one wait for the other),
+huge pages (memory files get none unless the host's administrator has said so), writing in a thread in batches of 1, 2, 4 and
+8 MiB (the two cores are taken already), larger HTTP/2 frames, reads and windows, chunks of 64 to 512 KiB (slower), uploads
+without turns (the same).
 
 **Upload from Go** (Debian's Go 1.19 and grpc-go 1.33), profiled over 12 uploads of 0.14 GB: 0.18 s of the client's processor
 time (checksum 0.04, marshalling 0.04, grpc-go's writer 0.07, which copies a message once more into frames and writes them to

@@ -90,9 +90,12 @@ def timed_blocks(held: HeldModel, subject: Subject, edge: int, *, fill: str, blo
     )
     drawn = np.random.default_rng(0).choice(len(plan.blocks), size=min(blocks + 1, len(plan.blocks)), replace=False)
     windows, changing, seconds = 0, 0, 0.0
+    compared: list[int] = []
     for turn, number in enumerate(drawn):
         block = plan.blocks[int(number)]
         chosen = [index for index in range(block.start, block.stop) if not plan.unchanged[index]]
+        # The middle one of each block: the last block may lie where nothing changes.
+        compared += chosen[len(chosen) // 2 :][:1]
         began = time.perf_counter()
         evaluator.scores(
             case,
@@ -105,7 +108,7 @@ def timed_blocks(held: HeldModel, subject: Subject, edge: int, *, fill: str, blo
             seconds += time.perf_counter() - began
             windows += block.stop - block.start
             changing += len(chosen)
-    few = [plan.perturbation(index) for index in chosen[:: max(len(chosen) // COMPARED, 1)][:COMPARED]]
+    few = [plan.perturbation(index) for index in compared[-COMPARED:]]
     exact, found = (
         each.scores(case, target.score, few, batch_size=1, cancelled=lambda: False) - target.score.of(each.answer(case))[0]
         for each in (held.evaluator, evaluator)

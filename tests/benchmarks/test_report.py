@@ -10,8 +10,8 @@ from voxplain_client.method_names import METHOD_NAMES
 from tests.benchmarks import full, part, report
 from tests.benchmarks.bounds import LIMITS, figure
 from tests.benchmarks.dirty_boxes import layers, mean_work
+from tests.benchmarks.estimates import SIXTEEN
 from tests.benchmarks.subjects import SUBJECTS
-from tests.benchmarks.whole_call import SIXTEEN
 
 
 @pytest.fixture
@@ -50,9 +50,9 @@ def test_a_worker_may_need_four_gib_for_any_method() -> None:
     assert (found.bound, found.met) == (4096.0, False)
 
 
-def test_a_part_that_is_not_there_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_is_not_there_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(part.PARTS, "absent", "no_such_module:measure")
-    assert list(part.run_part("absent")) == ["not there"]
+    assert list(part.run_part("absent", cache=tmp_path)) == ["not there"]
 
 
 def test_the_sixteen_are_those_of_the_study() -> None:

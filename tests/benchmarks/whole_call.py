@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator, Mapping
 
 from voxplain.v1 import explain_pb2
-from voxplain_client.method_names import METHOD_NAMES
 
 from tests.benchmarks.bounds import figure
+from tests.benchmarks.estimates import SIXTEEN
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.our_calls import OurServer, compute_seconds, our_server
 from tests.benchmarks.peak_memory import forget_peaks, worker_peak
@@ -17,9 +17,6 @@ from tests.benchmarks.process_tree import MIB
 from tests.benchmarks.report import read_report
 from tests.benchmarks.rows import row
 from tests.benchmarks.subjects import SUBJECTS
-
-SIXTEEN = METHOD_NAMES[:16]
-"""The methods of the published study, which the contract has first."""
 
 
 def measure(name: str = "vgg-like", edge: int = 128) -> Iterator[Figure]:

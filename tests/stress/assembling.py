@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 from voxplain.errors import VoxplainError
 from voxplain_server.service.call_observer import CallObserver
+from voxplain_server.service.case_files import CaseFiles
 from voxplain_server.service.receive import Context, Upload, lay_out
 from voxplain_server.settings import Limits
 from voxplain_server.workers.ledger import Ledger
@@ -75,7 +76,7 @@ async def _receive(made: mutation.Upload, limits: Limits, ledger: Ledger) -> tup
     places = lay_out(made.headers)
     observer = cast("CallObserver", Counter())
     context = cast("Context", Stream(made.messages))
-    upload = Upload(context, places, limits=limits, observer=observer, ledger=ledger)
+    upload = Upload(context, places, limits=limits, observer=observer, files=CaseFiles(ledger))
     declared = places[-1].offset + places[-1].size
     try:
         await upload.receive()

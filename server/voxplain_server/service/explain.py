@@ -17,6 +17,7 @@ from voxplain.v1 import explain_pb2
 
 from voxplain_server.service.admission import Admission, Ticket
 from voxplain_server.service.call_observer import CallObserver
+from voxplain_server.service.case_files import CaseFiles
 from voxplain_server.service.check_spec import CheckedSpec, check_spec
 from voxplain_server.service.deadline import check_deadline, stop_at
 from voxplain_server.service.receive import Context, Upload, lay_out, read_spec
@@ -44,6 +45,7 @@ class Explanations:
         observer: told of calls.
         tracer: told of their stages; None: nobody.
         ledger: where they book what they take; None: one of their own.
+        files: where cases lie; None: each in a fresh one.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Explanations:
         observer: CallObserver,
         tracer: Tracer | None = None,
         ledger: Ledger | None = None,
+        files: CaseFiles | None = None,
     ) -> None:
         self._catalog = catalog
         self._runner = runner
@@ -64,6 +67,7 @@ class Explanations:
         self._observer = observer
         self._tracer: Tracer = tracer or NoSpans()
         self._ledger = ledger or Ledger()
+        self._files = files or CaseFiles(self._ledger)
         self._turns = Turns()
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -121,6 +125,7 @@ class Explanations:
             observer=self._observer,
             tracer=self._tracer,
             ledger=self._ledger,
+            files=self._files,
             turns=self._turns,
         )
 
@@ -141,6 +146,7 @@ class _Call:
         observer: CallObserver,
         tracer: Tracer,
         ledger: Ledger,
+        files: CaseFiles,
         turns: Turns,
     ) -> None:
         self._ledger = ledger
@@ -153,7 +159,7 @@ class _Call:
         self._observer = observer
         self._places = lay_out(checked.spec.tensors)
         self._outlet = Outlet(context, stall_seconds=limits.send_stall_seconds, observer=observer, freshen=self._freshen)
-        self._upload = Upload(context, self._places, limits=limits, observer=observer, ledger=ledger, turns=turns)
+        self._upload = Upload(context, self._places, limits=limits, observer=observer, files=files, turns=turns)
         self._finished: set[str] = set()
         self._drained = False
         self._methods = {method.key: _method_name(method.WhichOneof("method")) for method in checked.spec.methods}

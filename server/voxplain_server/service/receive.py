@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 
 import grpc.aio
@@ -12,12 +11,11 @@ from voxplain.errors import DeadlinePassed, InvalidSpec, InvalidTensor, LimitExc
 from voxplain.v1 import explain_pb2, tensor_pb2
 
 from voxplain_server.service.call_observer import CallObserver
+from voxplain_server.service.case_files import CaseFiles
 from voxplain_server.service.message_bound import check_message
 from voxplain_server.service.turns import Turns
 from voxplain_server.settings import Limits
 from voxplain_server.workers.job import TensorPlace
-from voxplain_server.workers.ledger import Ledger
-from voxplain_server.workers.memory import create_memory
 
 ALIGNMENT = 64
 """Tensors begin at multiples of this many bytes, a cache line."""
@@ -65,11 +63,11 @@ class Upload:
         places: where each tensor goes.
         limits: chunks and speed.
         observer: told of bytes.
-        ledger: where the memory is booked.
+        files: where the memory comes from.
         turns: shared with all other uploads; None: turns of its own.
 
     Attributes:
-        memory: descriptor of the memfd; `close` gives it back.
+        memory: descriptor through which workers read it; `close` gives it back.
     """
 
     def __init__(
@@ -79,7 +77,7 @@ class Upload:
         *,
         limits: Limits,
         observer: CallObserver,
-        ledger: Ledger,
+        files: CaseFiles,
         turns: Turns | None = None,
     ) -> None:
         self._context = context
@@ -87,8 +85,8 @@ class Upload:
         self._observer = observer
         self._turns = turns or Turns()
         self._starts = {place.header.id: place.offset for place in places}
-        self.memory = create_memory(max(place.offset + place.size for place in places))
-        self._given_back = ledger.lend("case_files")
+        self._file = files.open(max(place.offset + place.size for place in places))
+        self.memory = self._file.shared
         self._assembler = wire.Assembler({place.header.id: place.size for place in places}, self._write)
 
     @property
@@ -102,15 +100,8 @@ class Upload:
         return self._assembler.bytes_total
 
     def close(self) -> None:
-        """Give the memory back; workers that still map it keep it until they are done.
-
-        In a thread: freeing a large case takes longer than other calls should wait.
-        """
-        asyncio.get_running_loop().run_in_executor(None, self._close)
-
-    def _close(self) -> None:
-        os.close(self.memory)
-        self._given_back()
+        """Give the memory back; workers that still map it keep it until they are done."""
+        self._file.close()
 
     async def receive(self) -> None:
         """Read until every declared byte is there.
@@ -157,11 +148,7 @@ class Upload:
             raise InvalidTensor("CHUNK_AFTER_END", "all declared bytes were there already", field="chunk")
 
     def _write(self, tensor_id: str, offset: int, data: memoryview) -> None:
-        # Not in a thread of its own: handing a chunk over costs more than copying it (measured on two cores), and gRPC's own
-        # threads read the next one meanwhile.
-        written = 0
-        while written < len(data):
-            written += os.pwrite(self.memory, data[written:], self._starts[tensor_id] + offset + written)
+        self._file.write(data, self._starts[tensor_id] + offset)
 
 
 def read_chunk(buffer: object) -> wire.ChunkView | None:

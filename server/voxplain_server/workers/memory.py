@@ -13,13 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 
-def create_memory(size: int) -> int:
+def create_memory(size: int, name: str = "voxplain") -> int:
     """Make a memory file of `size` bytes, all zero, and return its descriptor (close-on-exec).
+
+    Its name is only for whoever looks into /proc.
 
     Raises:
         OSError: the system gives no more.
     """
-    descriptor = os.memfd_create("voxplain", os.MFD_CLOEXEC)
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
     try:
         os.ftruncate(descriptor, size)
     except OSError:
