@@ -39,6 +39,16 @@ def test_a_part_that_failed_is_named(root: Path) -> None:
     assert "memory (exit status 1)" in (root / "docs" / "benchmarks.md").read_text()
 
 
+def test_the_page_begins_with_the_call_and_what_is_missed(root: Path) -> None:
+    rows = [
+        figure(f"limit/all_sixteen_one_call/vs_captum_{name}", value, "x") for name, value in (("default", 52), ("tuned", 20))
+    ]
+    report.write_report([figure("call/all_sixteen", 1260, "s"), *rows], None)
+    (line,) = [each for each in (root / "docs" / "benchmarks.md").read_text().splitlines() if each.startswith("**In short.**")]
+    assert "21 minutes, 52 and 20 times faster" in line
+    assert line.endswith("1 of 2 bounds are met; missed: `limit/all_sixteen_one_call/vs_captum_tuned`.")
+
+
 @pytest.mark.parametrize("row", LIMITS)
 def test_a_row_has_a_bound_for_each_allocator(row: str) -> None:
     found = [figure(f"limit/{row}/vs_captum_{name}", 1.0, "x").bound for name in ("default", "tuned")]

@@ -104,7 +104,7 @@ def _rates(client: Client, bare: BareTransport, volumes: Mapping[str, np.ndarray
         "upload/share_of_transport_then_storing",
         share,
         "x",
-        "above 1: pages that are used again spare more than checking takes",
+        "over 1: kept pages spare more than checking costs",
     )
 
 

@@ -159,7 +159,6 @@ class _Call:
         self._observer = observer
         self._places = lay_out(checked.spec.tensors)
         self._outlet = Outlet(context, stall_seconds=limits.send_stall_seconds, observer=observer, freshen=self._freshen)
-        self._upload = Upload(context, self._places, limits=limits, observer=observer, files=files, turns=turns)
         self._finished: set[str] = set()
         self._drained = False
         self._methods = {method.key: _method_name(method.WhichOneof("method")) for method in checked.spec.methods}
@@ -174,9 +173,15 @@ class _Call:
         self._stages = StageTracking(
             self._spans, self._methods, on_first_map=observer.first_map if wants_snapshots else lambda seconds: None
         )
+        # Last, so that nothing that fails before leaves it open.
+        self._upload = Upload(context, self._places, limits=limits, observer=observer, files=files, turns=turns)
 
     async def run(self) -> None:
         """Answer from Accepted to Summary, and tell the observer how it ended."""
+        with closing(self._upload):
+            await self._run()
+
+    async def _run(self) -> None:
         begin = time.monotonic()
         model = self._checked.entry.model
         names = tuple(self._methods.values())
@@ -189,8 +194,7 @@ class _Call:
         )
         outcome, reason = "failed", "INTERNAL_ERROR"
         try:
-            with closing(self._upload):
-                await self._answer()
+            await self._answer()
             outcome, reason = ("drained", "SHUTTING_DOWN") if self._drained else ("completed", "")
         except asyncio.CancelledError:
             outcome, reason = "cancelled", "CANCELLED"

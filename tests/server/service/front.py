@@ -27,6 +27,7 @@ from voxplain_server.observe.metrics import Metrics
 from voxplain_server.observe.watch import Watch
 from voxplain_server.service.access_control import credentials_of, guard_of
 from voxplain_server.service.admission import Admission
+from voxplain_server.service.case_files import CaseFiles
 from voxplain_server.service.catalog import CatalogAnswers
 from voxplain_server.service.explain import Explanations
 from voxplain_server.service.inference import Inferences
@@ -323,10 +324,11 @@ async def running_front(
     known: Catalog | None = None,
     ledger: Ledger | None = None,
     predictor: FakePredictor | None = None,
+    files: CaseFiles | None = None,
 ) -> AsyncIterator[Front]:
     """Start a front; at its end its books must be even. It computes `over` a runner, by default a fake one."""
     limits = limits or Limits()
-    ledger, files = ledger or Ledger(), memory_files()
+    ledger, open_before = ledger or Ledger(), memory_files()
     runner, predictor = FakeRunner(behaviour), predictor or FakePredictor()
     metrics, log = Metrics(), StringIO()
     watch = Watch(metrics, Log(log))
@@ -341,6 +343,7 @@ async def running_front(
             observer=watch,
             tracer=tracer,
             ledger=ledger,
+            files=files,
         ),
         CatalogAnswers(catalog=known, admission=admission, limits=limits, observer=watch),
         Inferences(
@@ -365,6 +368,6 @@ async def running_front(
     address = f"127.0.0.1:{port}"
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         yield Front(channel, admission, runner, predictor, metrics, log, address, ledger)
-        await settle(ledger, files=files)
+        await settle(ledger, files=open_before)
     await server.stop(None)
     assert (admission.reserved_bytes, admission.calls) == (0, 0)

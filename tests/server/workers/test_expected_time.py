@@ -6,7 +6,7 @@ import pytest
 from voxplain.v1 import explain_pb2, method_pb2
 from voxplain_server.models.engine_choice import BoxCost, EngineChoice
 from voxplain_server.models.traits import ModelTraits
-from voxplain_server.workers.expected_time import ExpectedTime, expect_time
+from voxplain_server.workers.expected_time import WALK_STEP_SECONDS, ExpectedTime, expect_time
 
 SHAPES = ((32, 32, 32),) * 2
 VOXELS = 2 * 32**3
@@ -62,6 +62,15 @@ def test_a_coalition_is_a_whole_pass_and_a_feature_is_not() -> None:
     lime = method_pb2.Method(key="m", lime=method_pb2.Lime(grouping=SLIC))
     assert expected(lime).methods["m"] == pytest.approx(10.0, abs=0.01)
     assert expected(ablation()).methods["m"] < 5.0
+
+
+def test_a_step_of_a_walk_takes_longer_than_a_feature_that_is_ablated_and_no_longer_than_a_whole_pass() -> None:
+    def walks(edge: int) -> method_pb2.Method:
+        grid = method_pb2.FeatureGrouping(grid=method_pb2.GridGrouping(edge_voxels=[edge] * 3), shared=False)
+        return method_pb2.Method(key="m", shapley_value_sampling=method_pb2.ShapleyValueSampling(grouping=grid))
+
+    assert expected(walks(4)).methods["m"] == pytest.approx(10 * (0.02 + WALK_STEP_SECONDS), abs=0.01)
+    assert expected(walks(32)).methods["m"] == pytest.approx(10.0, abs=0.01)
 
 
 def test_a_gradient_takes_what_was_measured() -> None:
