@@ -59,7 +59,7 @@ test: lint types floors contract unit ## All that must hold: the one command bef
 monitoring-test: setup ## Real Prometheus and Alertmanager (Debian's) watch a server under load: rules, alerts, every panel (2 minutes)
 	VOXPLAIN_TOOLS="promtool prometheus prometheus-alertmanager" $(BIN)/python -m pytest -q tests/monitoring/real_stack.py
 
-bench: setup ## Measure speed and memory beside their bounds; writes docs/benchmarks.md and bench.json (an hour on two slow cores)
+bench: setup ## Measure speed and memory beside their bounds; writes docs/benchmarks.md and bench.json (50 minutes on two slow cores)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA),dev,bench]'
 	$(BIN)/python -m tests.benchmarks
 

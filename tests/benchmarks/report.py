@@ -101,6 +101,11 @@ and `all_sixteen` are every window. Captum's sixteen are added up from the rows 
 of a worker is its largest resident set; the other memory figures are the proportional set size summed over the server's
 process tree, with memory files that no process maps added.
 
+**How far a run can be trusted.** The host is shared, and what its page faults cost decides the default allocator's rows: a
+pass of Captum at 4 x 128^3 took 974 ms in one run's occlusion part and 582 and 722 in two others of the same day, with the
+tuned allocator 393, 334 and 322; a window of ours 10.8, 11.8 and 9.7. The first of these hours gave 51.1 / 21.7 for all
+sixteen and 90 / 36 for the noise fill. Rows within a fifth of their bound are met in one hour and missed in the next.
+
 **Upload** is bound by two cores: 0.14 GB take 0.10 s of the client's processor time (checksum, one copy, the socket) and 0.16
 s of the front's (socket, gRPC's three copies, checksum, writing), of which 0.07 s were for pages never used before until the
 front kept a file with its pages (docs/decisions/0009). In turn with each other, medians of 15: 0.80 GB/s into fresh files,
