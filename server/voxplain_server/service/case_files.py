@@ -160,11 +160,11 @@ class CaseFiles:
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
                 if not late and loop.time() - began > _LATE_SECONDS:
                     late = True
-                    log.warning("upload_buffer_held")
+                    log.warning("upload_buffer_held", extra={"fields": {"seconds": _LATE_SECONDS}})
             await self._erase(size)
         except OSError:
             # Uploads go on without it; what is in it goes with the file.
-            log.warning("upload_buffer_lost")
+            log.warning("upload_buffer_lost", extra={"fields": {"bytes": self._kept_bytes}})
             self._drop()
 
     async def _erase(self, size: int) -> None:
