@@ -164,7 +164,7 @@ class CaseFiles:
             await self._erase(size)
         except OSError:
             # Uploads go on without it; what is in it goes with the file.
-            log.warning("upload_buffer_lost", extra={"fields": {"bytes": self._kept_bytes}})
+            log.warning("upload_buffer_lost", extra={"fields": {}})
             self._drop()
 
     async def _erase(self, size: int) -> None:

@@ -89,6 +89,8 @@ def test_every_event_of_our_modules_passes_the_list() -> None:
     for path, node in calls:
         assert [each.arg for each in node.keywords] == ["extra"], f"{path.name}:{node.lineno}: events have fields, not text"
         assert isinstance(node.args[0], ast.Constant | ast.Name)
+        named = [ast.literal_eval(key) for each in ast.walk(node) if isinstance(each, ast.Dict) for key in each.keys if key]
+        assert set(named) <= {"fields", *log_module.FIELDS}, f"{path.name}:{node.lineno}: a field that is not on the list"
 
 
 def test_long_text_is_cut_and_cannot_break_a_line() -> None:
