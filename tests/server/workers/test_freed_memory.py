@@ -24,7 +24,9 @@ for piece in pieces:
 for piece in pieces[:-1]:
     libc.free(piece)
 before = resident()
-FreedMemory().turn_to(0, evaluations=100)
+freed = FreedMemory()
+freed.turn_to(0, evaluations=1)
+freed.turn_to(1, evaluations=100)
 print(before - resident())
 """
 
@@ -35,6 +37,11 @@ def given_back(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     times: list[None] = []
     monkeypatch.setattr(FreedMemory, "give_back", lambda self: times.append(None))
     return times
+
+
+def test_it_does_not_go_back_before_the_first_method(given_back: list[None]) -> None:
+    FreedMemory().turn_to(0, evaluations=50)
+    assert given_back == []
 
 
 def test_memory_goes_back_before_and_after_each_long_method_and_not_between_blocks(given_back: list[None]) -> None:
@@ -56,13 +63,12 @@ def test_memory_goes_back_before_and_after_each_long_method_and_not_between_bloc
 
 def test_another_call_starts_anew(given_back: list[None]) -> None:
     freed = FreedMemory()
-    freed.turn_to(0, evaluations=50)
-    freed.begin()
-    freed.turn_to(0, evaluations=1)
+    for _ in range(2):
+        freed.begin()
+        freed.turn_to(0, evaluations=50)
+        assert given_back == []
+    freed.turn_to(1, evaluations=1)
     assert len(given_back) == 1
-    freed.begin()
-    freed.turn_to(0, evaluations=50)
-    assert len(given_back) == 2
 
 
 def test_what_the_allocator_held_is_the_systems_again() -> None:
