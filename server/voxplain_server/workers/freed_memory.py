@@ -26,7 +26,7 @@ class FreedMemory:
     def turn_to(self, method: int, *, evaluations: int) -> None:
         """The work that follows belongs to this method. Memory goes back where it is another one than before and either of the
         two is long: short methods share a pass and what it holds. Not before the first: what the call has prepared so far is
-        little, and what it freed is used again (a call of a second took a tenth longer).
+        little, and what it freed is used again (a call of three seconds took a tenth longer).
 
         Args:
             method: its index in the call.
