@@ -12,22 +12,23 @@ from tests.benchmarks.figure import Figure
 from tests.benchmarks.our_calls import OurServer, our_server
 from tests.benchmarks.peer import PeerRun, difference, run_both
 from tests.benchmarks.rows import captum_totals, row
-from tests.benchmarks.sampled_windows import SCORE_SPACINGS, sample_windows
+from tests.benchmarks.sampled_windows import SCORE_SPACINGS, WHOLE, sample_windows
 from tests.benchmarks.subjects import SUBJECTS
 
-BLOCKS, FEWER_BLOCKS = 8, 3
-"""Of the headline's network, and of others: some take minutes for a block."""
+BLOCKS, LENGTH = 8, WHOLE
+OTHER_BLOCKS, OTHER_LENGTH = 4, 96
+"""The sample of other networks than the headline's: some take half an hour for a block."""
 
 
 def measure(name: str = "vgg-like", edge: int = 128) -> Iterator[Figure]:
     """Parity on windows so large that Captum's whole map is affordable, and on small ones by whole passes; then the rows."""
-    blocks = BLOCKS if name == "vgg-like" else FEWER_BLOCKS
+    blocks, length = (BLOCKS, LENGTH) if name == "vgg-like" else (OTHER_BLOCKS, OTHER_LENGTH)
     captum = run_both("occlusion", edge, name)
     with our_server(SUBJECTS[name], edge) as ours:
         compared, engine = _parity(ours, captum["default"])
         yield compared
     for fill in ("zero", "noise"):
-        found = sample_windows(name, edge, fill, blocks=blocks, engine=engine)
+        found = sample_windows(name, edge, fill, blocks=blocks, length=length, engine=engine)
         grid = int(found["grid"])
         seconds = {allocator: run.total(grid) for allocator, run in captum.items()}
         theirs = " and ".join(f"{1000 * run.each:.0f}" for run in captum.values())

@@ -1,6 +1,6 @@
-"""A uniform sample of the windows of the default occlusion, as a worker evaluates them: whole blocks, drawn at random.
+"""A uniform sample of the windows of the default occlusion, as a worker evaluates them: blocks drawn at random, or runs of them.
 
-    python -m tests.benchmarks.sampled_windows SUBJECT EDGE {zero|noise} BLOCKS ENGINE
+    python -m tests.benchmarks.sampled_windows SUBJECT EDGE {zero|noise} BLOCKS LENGTH ENGINE
 
 Prints one JSON line: seconds for each window of the whole grid, those counted in that change nothing.
 """
@@ -38,9 +38,14 @@ SCORE_SPACINGS = 32
 """Differences of scores below so many float32 spacings of the score are rounding."""
 
 
-def sample_windows(subject: str, edge: int, fill: str, *, blocks: int, engine: str) -> dict[str, float]:
-    """Run it in a fresh process with a worker's environment."""
-    command = [sys.executable, "-m", "tests.benchmarks.sampled_windows", subject, str(edge), fill, str(blocks), engine]
+WHOLE = 0
+"""As the length of a run: all of its block."""
+
+
+def sample_windows(subject: str, edge: int, fill: str, *, blocks: int, engine: str, length: int = WHOLE) -> dict[str, float]:
+    """Run it in a fresh process with a worker's environment; `length` windows of each block, one after the other."""
+    asked = (subject, str(edge), fill, str(blocks), str(length), engine)
+    command = [sys.executable, "-m", "tests.benchmarks.sampled_windows", *asked]
     environ = worker_environment(THREADS, os.environ)
     told = subprocess.run(command, env=environ, check=True, stdout=subprocess.PIPE, text=True).stdout
     found: dict[str, float] = json.loads(told.splitlines()[-1])
@@ -49,16 +54,20 @@ def sample_windows(subject: str, edge: int, fill: str, *, blocks: int, engine: s
 
 def main() -> None:
     """Time the blocks."""
-    subject, edge, fill, blocks, engine = SUBJECTS[sys.argv[1]], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[5]
+    subject, edge, fill, engine = SUBJECTS[sys.argv[1]], int(sys.argv[2]), sys.argv[3], sys.argv[6]
+    blocks, length = int(sys.argv[4]), int(sys.argv[5])
     with tempfile.TemporaryDirectory() as scratch:
         subject.write_bundle(Path(scratch), edge)
         (place,) = find_bundles(Path(scratch))
         held = HeldModel(load_model(place), threads=THREADS)
-    sys.stdout.write(json.dumps(timed_blocks(held, subject, edge, fill=fill, blocks=blocks, engine=engine)) + "\n")
+    found = timed_blocks(held, subject, edge, fill=fill, blocks=blocks, length=length, engine=engine)
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
-def timed_blocks(held: HeldModel, subject: Subject, edge: int, *, fill: str, blocks: int, engine: str) -> dict[str, float]:
-    """Seconds for each window, over `blocks` blocks after one that makes ready."""
+def timed_blocks(
+    held: HeldModel, subject: Subject, edge: int, *, fill: str, blocks: int, length: int, engine: str
+) -> dict[str, float]:
+    """Seconds for each window, over `blocks` blocks after one that makes ready, or over so long a run at random in each."""
     evaluator = held.evaluator_named(engine)
     tensors = [_tensor(name, volume) for name, volume in subject.volumes(edge).items()]
     region = subject.region(edge)
@@ -88,12 +97,16 @@ def timed_blocks(held: HeldModel, subject: Subject, edge: int, *, fill: str, blo
             block_size=execution.block_size,
         )
     )
-    drawn = np.random.default_rng(0).choice(len(plan.blocks), size=min(blocks + 1, len(plan.blocks)), replace=False)
+    generator = np.random.default_rng(0)
+    drawn = generator.choice(len(plan.blocks), size=min(blocks + 1, len(plan.blocks)), replace=False)
     windows, changing, seconds = 0, 0, 0.0
     compared: list[int] = []
     for turn, number in enumerate(drawn):
         block = plan.blocks[int(number)]
-        chosen = [index for index in range(block.start, block.stop) if not plan.unchanged[index]]
+        size = block.stop - block.start
+        taken = min(length or size, size)
+        start = block.start + int(generator.integers(size - taken + 1))
+        chosen = [index for index in range(start, start + taken) if not plan.unchanged[index]]
         # The middle one of each block: the last block may lie where nothing changes.
         compared += chosen[len(chosen) // 2 :][:1]
         began = time.perf_counter()
@@ -106,7 +119,7 @@ def timed_blocks(held: HeldModel, subject: Subject, edge: int, *, fill: str, blo
         )
         if turn > 0 or len(drawn) == 1:
             seconds += time.perf_counter() - began
-            windows += block.stop - block.start
+            windows += taken
             changing += len(chosen)
     few = [plan.perturbation(index) for index in compared[-COMPARED:]]
     exact, found = (
