@@ -1,6 +1,8 @@
-"""Captum in-process, as installed, with its best settings: run in a fresh process, prints one JSON line.
+"""Captum in-process, as installed, with its best settings: run in a fresh process, prints one JSON line for each family.
 
-    python -m tests.benchmarks.captum_peer FAMILY OUT.npz SUBJECT EDGE
+    python -m tests.benchmarks.captum_peer FAMILY[,FAMILY...] OUT.npz SUBJECT EDGE
+
+Each family gets a network and a case of its own. One that Captum cannot do on this network prints `{"failed": ...}`.
 
 Captum's cost of a perturbation does not depend on where it is or how large, so a few are timed. Best settings found by trying:
 one perturbation in a forward pass (two cost twice as much and more memory), no progress bar, gradients off for perturbation
@@ -18,6 +20,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from typing import Any
@@ -60,10 +63,23 @@ Result = dict[str, Any]
 
 
 def main() -> None:
-    """Time one family and print `{"fixed": ..., "each": ...}`: seconds once, and for each evaluation."""
-    family, out, subject, edge = sys.argv[1], sys.argv[2], SUBJECTS[sys.argv[3]], int(sys.argv[4])
+    """Time each family and print `{"fixed": ..., "each": ...}`: seconds once, and for each evaluation."""
+    families, out, subject, edge = sys.argv[1].split(","), sys.argv[2], SUBJECTS[sys.argv[3]], int(sys.argv[4])
     torch.set_num_threads(2)
-    run = FAMILIES[family]
+    maps: dict[str, npt.NDArray[np.float32]] = {}
+    for family in families:
+        try:
+            found = _measure(family, subject, edge)
+        except Exception as problem:
+            traceback.print_exc()
+            found = {"failed": type(problem).__name__}
+        maps |= found.pop("maps", {})
+        sys.stdout.write(json.dumps(found) + "\n")
+    np.savez(out, allow_pickle=False, **maps)
+
+
+def _measure(family: str, subject: Subject, edge: int) -> Result:
+    """One family, after a pass that warms up."""
     net = subject.scored(edge).eval()
     inputs = subject.inputs(subject.volumes(edge))
     maps: dict[str, npt.NDArray[np.float32]] = {}
@@ -74,9 +90,8 @@ def main() -> None:
     inputs = tuple(each.detach().contiguous(memory_format=torch.channels_last_3d) for each in inputs)
     with torch.no_grad():
         net(*inputs)
-    found = run(subject, edge, net, inputs)
-    np.savez(out, allow_pickle=False, **maps, **found.pop("maps", {}))
-    sys.stdout.write(json.dumps(found) + "\n")
+    found = FAMILIES[family](subject, edge, net, inputs)
+    return found | {"maps": maps | found.get("maps", {})}
 
 
 def _mask(subject: Subject, maps: Iterable[npt.NDArray[np.int32]]) -> Inputs:

@@ -12,14 +12,14 @@ from tests.benchmarks.few_features import few_labels
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.occlusion_rows import parity
 from tests.benchmarks.our_calls import OurServer, compute_seconds, our_server
-from tests.benchmarks.peer import PeerRun, run_both
+from tests.benchmarks.peer import PeerRun, run_both, run_families
 from tests.benchmarks.rows import captum_totals, row
 from tests.benchmarks.subjects import SUBJECTS
 
 PERMUTATIONS = 25
 SAMPLES: dict[str, int] = {"kernel-shap": 300, "lime": 500}
 HEADLINE = ("vgg-like", 128)
-OUR_PERMUTATIONS, OUR_SAMPLES = 3, 32
+OUR_PERMUTATIONS, OUR_SAMPLES = 3, 24
 OTHER_PERMUTATIONS, OTHER_SAMPLES = 1, 16
 """Of other networks than the headline's."""
 
@@ -75,7 +75,7 @@ def permutation(name: str = "vgg-like", edge: int = 128) -> Iterator[Figure]:
 def regression(name: str = "vgg-like", edge: int = 128) -> Iterator[Figure]:
     """KernelShap and Lime: their coalitions are drawn alike, so a few of ours stand for all."""
     subject = SUBJECTS[name]
-    captum = {method: run_both(method, edge, name) for method in SAMPLES}
+    captum = run_families(tuple(SAMPLES), edge, name)
     ours_of = OUR_SAMPLES if (name, edge) == HEADLINE else OTHER_SAMPLES
     with our_server(subject, edge) as ours:
         for method, samples in SAMPLES.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from tests.benchmarks.bounds import figure
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.our_calls import OurServer, compute_seconds, our_server
-from tests.benchmarks.peer import PeerRun, difference, run_both
+from tests.benchmarks.peer import PeerRun, difference, run_both, run_families
 from tests.benchmarks.rows import captum_totals, row
 from tests.benchmarks.subjects import SUBJECTS
 
@@ -44,15 +43,14 @@ def many_passes(name: str = "vgg-like", edge: int = 128) -> Iterator[Figure]:
             method: min(compute_seconds(ours.explain([method]).results, method) for _ in range(1 if evaluations else REPEATS))
             for method, evaluations in OTHERS.items()
         }
+    captum = run_families(tuple(OTHERS), edge, name)
     for method, evaluations in OTHERS.items():
-        try:
-            captum = run_both(method, edge, name)
-        except subprocess.CalledProcessError:
+        if method not in captum:
             yield figure(
                 f"captum_fails/{method}", 1.0, "time", f"Captum fails on this network; ours took {spent[method]:.1f} s"
             )
             continue
-        theirs = {allocator: run.total(evaluations) for allocator, run in captum.items()}
+        theirs = {allocator: run.total(evaluations) for allocator, run in captum[method].items()}
         yield from row(method.replace("-", "_"), spent[method], theirs)
         yield from captum_totals(method, theirs)
 

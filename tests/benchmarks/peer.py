@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ class PeerRun:
     Attributes:
         fixed: seconds once for a call, or for each permutation of a walk.
         each: seconds of an evaluation.
-        maps: (modalities, *spatial) by name.
+        maps: (modalities, *spatial) by name, of all families of its process.
         seconds: of single methods of a family.
     """
 
@@ -42,23 +43,36 @@ class PeerRun:
         return repeats * (self.fixed + evaluations * self.each)
 
 
-def run_captum(family: str, edge: int, *, subject: str = "vgg-like", allocator: str = "default") -> PeerRun:
-    """Time one family; see captum_peer."""
+def run_captum(families: Sequence[str], edge: int, *, subject: str, allocator: str) -> dict[str, PeerRun]:
+    """Time families in one fresh process; see captum_peer. Those that Captum cannot do are not in the answer."""
     tuned = ALLOCATORS["tuned"]
     environ = {name: value for name, value in os.environ.items() if name not in tuned} | ALLOCATORS[allocator]
+    asked = ",".join(families)
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "maps.npz"
-        command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.captum_peer", family, str(out), subject, str(edge)]
-        told = subprocess.run(command, env=environ, check=True, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT_SECONDS)
-        found = json.loads(told.stdout.splitlines()[-1])
+        command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.captum_peer", asked, str(out), subject, str(edge)]
+        most = TIMEOUT_SECONDS * len(families)
+        told = subprocess.run(command, env=environ, check=True, stdout=subprocess.PIPE, text=True, timeout=most)
         with np.load(out) as held:
             maps = {name: held[name] for name in held.files}
-    return PeerRun(fixed=found["fixed"], each=found["each"], maps=maps, seconds=found.get("seconds", {}))
+    found = dict(zip(families, map(json.loads, told.stdout.splitlines()[-len(families) :]), strict=True))
+    return {
+        family: PeerRun(fixed=each["fixed"], each=each["each"], maps=maps, seconds=each.get("seconds", {}))
+        for family, each in found.items()
+        if "failed" not in each
+    }
+
+
+def run_families(families: Sequence[str], edge: int, subject: str) -> dict[str, dict[str, PeerRun]]:
+    """What Captum can do of some families with each allocator: by the family's name, then by the allocator's."""
+    found = {allocator: run_captum(families, edge, subject=subject, allocator=allocator) for allocator in ALLOCATORS}
+    done = [family for family in families if all(family in each for each in found.values())]
+    return {family: {allocator: each[family] for allocator, each in found.items()} for family in done}
 
 
 def run_both(family: str, edge: int, subject: str) -> dict[str, PeerRun]:
     """One family with each allocator, by the allocator's name."""
-    return {allocator: run_captum(family, edge, subject=subject, allocator=allocator) for allocator in ALLOCATORS}
+    return run_families((family,), edge, subject)[family]
 
 
 def difference(ours: npt.NDArray[np.floating], theirs: npt.NDArray[np.floating], floor: float = 0.0) -> float:

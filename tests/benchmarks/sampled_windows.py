@@ -1,4 +1,4 @@
-"""A uniform sample of the windows of the default occlusion, as a worker evaluates them: blocks drawn at random, or runs of them.
+"""A uniform sample of the default occlusion's windows, as a worker evaluates them: blocks drawn at random, or runs of them.
 
     python -m tests.benchmarks.sampled_windows SUBJECT EDGE {zero|noise} BLOCKS LENGTH ENGINE
 
@@ -72,7 +72,7 @@ def timed_blocks(
     tensors = [_tensor(name, volume) for name, volume in subject.volumes(edge).items()]
     region = subject.region(edge)
     if region is not None:
-        tensors.append(_tensor("mask", region.astype(np.float32), role=tensor_pb2.TENSOR_ROLE_MASK))
+        tensors.append(_tensor("mask", region.astype(np.uint8), role=tensor_pb2.TENSOR_ROLE_MASK))
     case = build_case(held.model, tensors, donors=False).case
     asked = explain_pb2.Target(class_ref=explain_pb2.ClassRef(index=CLASS_INDEX))
     target = resolve_target(held.model, asked, evaluator.answer(case), case.mask)
@@ -138,7 +138,7 @@ def _tensor(
         id=name,
         role=role,
         modality=name if role == tensor_pb2.TENSOR_ROLE_VOLUME else "",
-        data_type=tensor_pb2.DATA_TYPE_FLOAT32,
+        data_type=tensor_pb2.DATA_TYPE_UINT8 if voxels.dtype == np.uint8 else tensor_pb2.DATA_TYPE_FLOAT32,
         shape=voxels.shape,
     )
     return ClientTensor(header, np.ascontiguousarray(voxels))
