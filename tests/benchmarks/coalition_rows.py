@@ -76,18 +76,18 @@ def regression(name: str = "vgg-like", edge: int = 128) -> Iterator[Figure]:
     """KernelShap and Lime: their coalitions are drawn alike, so a few of ours stand for all."""
     subject = SUBJECTS[name]
     captum = run_families(tuple(SAMPLES), edge, name)
-    ours_of = OUR_SAMPLES if (name, edge) == HEADLINE else OTHER_SAMPLES
+    drawn = OUR_SAMPLES if (name, edge) == HEADLINE else OTHER_SAMPLES
     with our_server(subject, edge) as ours:
         for method, samples in SAMPLES.items():
-            seconds = _sampled(ours, method, ours_of) * samples
+            seconds = _sampled(ours, method, drawn) * samples
             theirs = {allocator: run.total(samples) for allocator, run in captum[method].items()}
-            told = f"{_each(seconds, samples, captum[method])}; ours measured on {ours_of} samples"
+            told = f"{_each(seconds, samples, captum[method])}; ours measured on {drawn} samples"
             yield from row(f"{method.replace('-', '_')}_same_samples", seconds, theirs, told)
             yield from captum_totals(method, theirs)
     if (name, edge) == HEADLINE:
         with our_server(subject, edge, engine="onnxruntime") as dense:
             for method in SAMPLES:
-                yield _rate(method, _sampled(dense, method, ours_of), captum[method]["default"])
+                yield _rate(method, _sampled(dense, method, drawn), captum[method]["default"])
 
 
 def _sampled(ours: OurServer, method: str, samples: int) -> float:

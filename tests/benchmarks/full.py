@@ -119,7 +119,7 @@ Made by `make bench-full`, which goes on where it stopped; for programs in `benc
 tuned one. Networks are as wide as they are used (`tests/benchmarks/subjects.py`), weights are random. Ratios near 1 are there
 because whole passes are all that can be done: what a window changes reaches everything. Random weights amplify the kinks of
 ReLU, so parity in float32 is printed here and not required. Of the other networks we measure less of a method than of the
-headline's: four runs of 96 windows drawn at random, one permutation, 16 samples; each line below says how much. Parts are
+headline's: four runs of at most 96 windows at random, one permutation, 16 samples; each line below says how much. Parts are
 measured one at a time, on different days: `seconds` in `bench-full.json` says how long each took.
 
 Host: {host}
